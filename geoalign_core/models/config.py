@@ -1,0 +1,118 @@
+"""Model configurations are data: one JSON file per model, read into frozen dataclasses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+CONFIG_DIR = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One file of a model's weights."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How pixels become the tower's input: ``(x / 255 − mean) / std`` per RGB channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_px: int
+    """Side of the square that the model was trained on; whole-image views are resized to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroundResolution:
+    """Metres per pixel that the model works at."""
+
+    default_m: float
+    """The finest level that the index is built at when the raster allows it."""
+    min_m: float
+    max_m: float
+    levels: tuple[float, ...] = (1.0,)
+    """Factors on the chosen GSD at which the index is built, finest first: (1, 2) adds one coarser level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """How patch vectors are read and windows are laid."""
+
+    mode: str
+    """Name of the last-block variant: ``tokens``, ``vanilla``, ``maskclip`` or ``segearth``."""
+    window_px: int
+    overlap_px: int
+    window_weight: float
+    """Weight of the window vector in a patch's joint vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """How a question becomes vectors and a cosine becomes a score."""
+
+    templates: tuple[str, ...]
+    """Sentences with one ``{}``; the query's vector is the normalised mean over them."""
+    contrast: tuple[str, ...]
+    """Generic overhead prompts that the query competes with in the softmax."""
+    logit_scale: float
+    """Factor on cosines before the softmax (1 / temperature)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Everything about a model that is not a weight."""
+
+    name: str
+    title: str
+    family: str
+    """Which loader builds it: ``embedded`` or ``open_clip``."""
+    embed_dim: int
+    patch_px: int
+    vision_cfg: dict[str, Any]
+    text_cfg: dict[str, Any]
+    preprocess: Preprocess
+    gsd: GroundResolution
+    dense: Dense
+    prompts: Prompts
+    files: tuple[WeightFile, ...]
+    source: str
+    """Where the weights come from: ``package``, or a hub repository."""
+    licence: str
+    terms: str
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """Build from the parsed JSON.
+
+        Raises:
+            ValueError: A key is missing or unknown.
+        """
+        parts = {"preprocess": Preprocess, "gsd": GroundResolution, "dense": Dense, "prompts": Prompts}
+        values = dict(data)
+        for key, part in parts.items():
+            values[key] = _build(part, values.get(key, {}))
+        values["files"] = tuple(_build(WeightFile, item) for item in values.get("files", ()))
+        return _build(cls, values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ModelConfig:
+        """Read one configuration file."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _build(kind: type, values: dict[str, Any]) -> Any:  # noqa: ANN401 - one builder for all the parts
+    known = {field.name for field in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{kind.__name__}: unknown keys {', '.join(unknown)}")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__}: {error}") from error

@@ -1,0 +1,83 @@
+"""What every model must be able to do, whatever it is made of.
+
+A model turns windows into *raw* features, which the index stores, and offers a linear *readout* that takes them
+into the space it shares with text. Keeping the two apart lets one index answer texts (through the readout) and
+examples (on the raw features, where a small classifier finds what the text space has thrown away).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geoalign_core.models.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RawFeatures:
+    """Raw features of a batch of B windows."""
+
+    patches: NDArray[np.float32]
+    """(B, C, h, w), each patch vector L2-normalised over C."""
+    window: NDArray[np.float32]
+    """(B, C_w), one L2-normalised vector per window (the class token, say)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """The linear map from raw features into the joint image–text space of D dimensions.
+
+    ``joint = L2(patch @ p + window @ w + bias)`` for a patch p in a window w.
+    """
+
+    patch: NDArray[np.float32]
+    """(D, C)"""
+    window: NDArray[np.float32]
+    """(D, C_w)"""
+    bias: NDArray[np.float32]
+    """(D,)"""
+
+    def joint(self, features: RawFeatures) -> NDArray[np.float32]:
+        """Return the dense joint map (B, D, h, w), L2-normalised float32."""
+        dense = np.einsum("dc,bchw->bdhw", self.patch, features.patches, optimize=True)
+        dense += (features.window @ self.window.T + self.bias)[:, :, None, None]
+        dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)
+        return dense.astype(np.float32, copy=False)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A loaded model. Images are uint8 RGB batches (B, 3, H, W) at the model's ground resolution.
+
+    H and W are multiples of ``config.patch_px``; normalisation is the encoder's own business. Every method
+    gives numpy float32 on the CPU, and the result for one image does not depend on its batch.
+    """
+
+    config: ModelConfig
+    key: str
+    """SHA-256 over configuration and weights: two encoders with one key give the same features."""
+    readout: Readout
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text, in tokens with start and end, that is read to its end."""
+
+    def count_tokens(self, text: str) -> int:
+        """Return the tokens that ``text`` takes, start and end included."""
+
+    def encode_text(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return (N, D) L2-normalised text vectors."""
+
+    def encode_raw(self, images: NDArray[np.uint8]) -> RawFeatures:
+        """Return the raw features that the index stores."""
+
+    def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, D) L2-normalised vectors of whole windows."""
+
+    def encode_dense(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, D, h, w) L2-normalised patch vectors in the joint space."""
