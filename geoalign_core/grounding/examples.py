@@ -1,0 +1,208 @@
+"""Search by example: one example by cosine, several by a small classifier fitted on the index's raw features.
+
+A frozen tower knows far more than its text space shows: a logistic regression on raw patch features finds things
+that no text query reaches, and fits in milliseconds. Its negatives are the places that the user excludes and a random
+draw of the rest of the map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import logit
+
+from geoalign_core.errors import ExamplesError
+from geoalign_core.index import LinearQuery, rows_in_boxes, sample_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import shapely
+    from numpy.typing import NDArray
+
+    from geoalign_core.answer import Prepared
+    from geoalign_core.index.store import Index
+    from tiling.raster import RasterInfo
+
+BACKGROUND_ROWS = 4000
+_EXAMPLE_MAX_PX = 1024
+_SEED = 0
+_REGULARISATION = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleModel:
+    """A linear function of raw patch features whose value becomes log-odds."""
+
+    query: LinearQuery
+    kind: str
+    """``cosine`` or ``classifier``."""
+    typical: float
+    """For ``cosine``: the median cosine of the map with the example, which gets a score near 0."""
+
+    def log_odds(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn the scanned values into log-odds of the score.
+
+        A classifier's value is its log-odds. A cosine c becomes the score (c − m) / (1 − m) with m the typical
+        cosine, so that 0.5 is half-way between ordinary ground and the example itself.
+        """
+        if self.kind == "classifier":
+            return values
+        share = (values - self.typical) / max(1.0 - self.typical, 1e-6)
+        return logit(np.clip(share, 1e-4, 1 - 1e-4)).astype(np.float32)
+
+
+def fit_examples(
+    index: Index,
+    include: Sequence[shapely.Geometry],
+    exclude: Sequence[shapely.Geometry] = (),
+    *,
+    images: Sequence[NDArray[np.float32]] = (),
+    area: shapely.Geometry | None = None,
+) -> ExampleModel:
+    """Fit what the examples have in common.
+
+    Args:
+        index: The index of the raster.
+        include: Places that show what is looked for, in the raster's CRS.
+        exclude: Places that must not be found.
+        images: Raw patch vectors (n, C) of examples from elsewhere, one array each (:func:`example_image`).
+        area: Where the background is drawn from; the whole map by default.
+
+    Raises:
+        ExamplesError: No example, or one that misses every indexed patch.
+    """
+    if not include and not images:
+        raise ExamplesError("no example was given", remedy="draw at least one box around what you look for")
+    shown = [_rows(index, include, "example")] if include else []
+    wanted = np.concatenate([*shown, *images])
+    unwanted = _rows(index, exclude, "excluded example") if exclude else np.empty((0, wanted.shape[1]), np.float32)
+    background = sample_rows(index, BACKGROUND_ROWS, seed=_SEED, area=area, exclude=[*include, *exclude])
+    if len(include) + len(images) == 1 and not exclude:
+        example = wanted.mean(axis=0)
+        example /= max(float(np.linalg.norm(example)), 1e-12)
+        typical = float(np.median(background @ example)) if len(background) else 0.0
+        return ExampleModel(LinearQuery.from_raw(example[None], np.zeros(1, np.float32)), "cosine", typical)
+    negatives = np.concatenate([unwanted, background])
+    if not negatives.size:
+        raise ExamplesError(
+            "the examples cover the whole map",
+            remedy="mark smaller examples, or exclude a place that is different",
+        )
+    return _classifier(wanted, unwanted, background)
+
+
+def _classifier(
+    wanted: NDArray[np.float32], unwanted: NDArray[np.float32], background: NDArray[np.float32]
+) -> ExampleModel:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.concatenate([wanted, unwanted, background])
+    labels = np.r_[np.ones(len(wanted)), np.zeros(len(unwanted) + len(background))]
+    # Each of the three groups counts as much as the others, however many patches it has: a few clicks must not
+    # drown in the background.
+    groups = [part for part in (wanted, unwanted, background) if len(part)]
+    weights = np.concatenate([np.full(len(part), len(rows) / len(groups) / len(part)) for part in groups])
+    model = LogisticRegression(C=_REGULARISATION, max_iter=500).fit(rows, labels, sample_weight=weights)
+    query = LinearQuery.from_raw(model.coef_.astype(np.float32), model.intercept_.astype(np.float32))
+    return ExampleModel(query, "classifier", 0.0)
+
+
+def _rows(index: Index, places: Sequence[shapely.Geometry], what: str) -> NDArray[np.float32]:
+    rows, which = rows_in_boxes(index, places)
+    missing = sorted(set(range(len(places))) - set(which.tolist()))
+    if missing:
+        bounds = ", ".join(f"{value:g}" for value in places[missing[0]].bounds)
+        raise ExamplesError(
+            f"{what} {missing[0] + 1} touches no image", measured=f"bounds {bounds}",
+            remedy="give boxes in the raster's CRS that lie on the image",
+        )  # fmt: skip
+    return rows
+
+
+def read_places(items: Sequence[str | Sequence[float]], info: RasterInfo) -> list[shapely.Geometry]:
+    """Read examples: ``xmin,ymin,xmax,ymax`` in the raster's CRS, or every feature of a vector file in any CRS.
+
+    Raises:
+        ExamplesError: An item is neither, or the file holds nothing.
+    """
+    import shapely as shp
+
+    result: list[shapely.Geometry] = []
+    for item in items:
+        numbers = _numbers(item) if isinstance(item, str) else tuple(item)
+        if numbers is None:
+            result += _features(Path(str(item)), info)
+        elif len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
+            result.append(shp.box(*numbers))
+        else:
+            raise ExamplesError("an example is xmin,ymin,xmax,ymax", measured=str(item), remedy="put min before max")
+    return result
+
+
+def _numbers(text: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return None
+
+
+def _features(path: Path, info: RasterInfo) -> list[shapely.Geometry]:
+    import geopandas
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    remedy = "give xmin,ymin,xmax,ymax or a vector file such as .gpkg or .geojson"
+    if path.suffix.lower() == ".vrt" or not path.is_file():
+        raise ExamplesError("is not a vector file that can be read", path=path, remedy=remedy)
+    try:
+        frame = geopandas.read_file(path, columns=[])
+    except (DataSourceError, DataLayerError, ValueError, OSError) as error:
+        raise ExamplesError(
+            "is not a vector file that can be read", path=path, measured=str(error)[:120], remedy=remedy
+        ) from error
+    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
+    if frame.empty:
+        raise ExamplesError("holds no feature", path=path, remedy="draw at least one box in it")
+    return list(frame.to_crs(info.crs).geometry if frame.crs is not None and info.crs is not None else frame.geometry)
+
+
+def example_image(path: str | Path, prepared: Prepared) -> NDArray[np.float32]:
+    """Read an image that shows an example, at the index's ground resolution when it has one of its own.
+
+    Args:
+        path: A raster of at most 1024 pixels a side on the canvas.
+        prepared: The raster that will be searched.
+
+    Returns:
+        (n, C) raw patch vectors of its valid patches.
+
+    Raises:
+        ExamplesError: It is too large, or nothing of it is valid.
+    """
+    from tiling.canvas import plan_canvas
+    from tiling.grid import Window
+    from tiling.radiometry import choose_bands, plan_stretch
+    from tiling.raster import open_raster
+    from tiling.reader import read_windows
+
+    patch = prepared.encoder.config.patch_px
+    with open_raster(path, policy=prepared.settings.policy) as raster:
+        gsd_m = prepared.gsd_m if raster.info.gsd_m is not None else None
+        canvas = plan_canvas(raster.info, gsd_m, snap_px=patch)
+        if max(canvas.width_px, canvas.height_px) > _EXAMPLE_MAX_PX:
+            raise ExamplesError(
+                "is too large for an example", path=path, measured=f"{canvas.width_px} × {canvas.height_px} px",
+                remedy="cut out what you mean, or give a --box on it",
+            )  # fmt: skip
+        bands = choose_bands(raster.info)
+        window = Window(0, 0, canvas.width_px, canvas.height_px, 0, 0)
+        tile = next(read_windows(raster, canvas, [window], bands=bands, stretch=plan_stretch(raster, bands), jobs=1))
+    rows = prepared.encoder.encode_raw(tile.image[None]).patches[0]
+    height, width = rows.shape[1:]
+    valid = tile.valid.reshape(height, patch, width, patch).mean(axis=(1, 3)) >= 0.5
+    if not valid.any():
+        raise ExamplesError("shows nothing", path=path, measured="no valid patch", remedy="give a larger image")
+    return np.ascontiguousarray(rows[:, valid].T)

@@ -1,0 +1,194 @@
+"""Regions: connected places whose score passes a threshold, as polygons and boxes in map units.
+
+The heatmap is cut into blocks so that memory does not grow with it; a region that a block border cuts in two is put
+together again from its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from affine import Affine
+from scipy import ndimage
+from shapely import affinity
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geoalign_core.grounding.heatmap import Heatmap
+
+_BLOCK_PX = 2048
+_EIGHT = np.ones((3, 3), dtype=int)
+NMS_IOU = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One place."""
+
+    polygon: shapely.Geometry
+    """In the heatmap's pixels until :func:`find_regions` returns, then in the CRS."""
+    box: shapely.Polygon
+    """The polygon's bounding rectangle along the image's axes, so it turns with a rotated raster."""
+    score: float
+    """Mean of the region's mean and its best pixel, 0..1."""
+    area_m2: float | None
+    """True ground area of the polygon; None in pixel mode."""
+
+
+@dataclass(slots=True)
+class _Part:
+    polygon: shapely.Geometry
+    total: float
+    count: int
+    best: float
+
+
+def auto_threshold(values: NDArray[np.float32]) -> float:
+    """Return the documented automatic threshold of a heatmap.
+
+    0.5, where the question outweighs everything generic, raised to Otsu's threshold between foreground and
+    background when that is higher, but never above 0.7 so that an image full of the thing asked for stays found.
+    """
+    sample = values[np.isfinite(values)]
+    if sample.size == 0:
+        return 0.5
+    counts, edges = np.histogram(sample, bins=256, range=(0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    mass = np.cumsum(counts * centres)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
+    otsu = float(edges[1:][np.nanargmax(np.where(np.isfinite(between), between, -1))])
+    return float(np.clip(otsu, 0.5, 0.7))
+
+
+def _parts(values: NDArray[np.float32], threshold: float, row: int, col: int) -> list[_Part]:
+    """Label one block and outline its components, in heatmap pixels."""
+    from rasterio.features import shapes
+
+    hot = np.nan_to_num(values, nan=-1.0) >= threshold
+    labels, count = ndimage.label(hot, structure=_EIGHT)
+    if not count:
+        return []
+    index = np.arange(1, count + 1)
+    totals = ndimage.sum_labels(values, labels, index)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    best = ndimage.maximum(values, labels, index)
+    outlines: dict[int, list[shapely.Geometry]] = {}
+    offset = Affine.translation(col, row)
+    for geometry, label in shapes(labels.astype(np.int32), mask=hot, connectivity=4, transform=offset):
+        outlines.setdefault(int(label), []).append(shapely.geometry.shape(geometry))
+    return [
+        _Part(
+            shapely.union_all(outlines[label]),
+            float(totals[label - 1]),
+            int(sizes[label - 1]),
+            float(best[label - 1]),
+        )
+        for label in index
+    ]
+
+
+def _join(parts: list[_Part], seams: shapely.Geometry) -> list[_Part]:
+    """Put together what the block borders cut: parts that meet, even at a corner, on a seam."""
+    if seams.is_empty or not parts:
+        return parts
+    geometries = np.array([part.polygon for part in parts])
+    at_seam = np.flatnonzero(shapely.intersects(geometries, seams))
+    tree = shapely.STRtree(geometries[at_seam])
+    leader = {int(i): int(i) for i in at_seam}
+
+    def root(i: int) -> int:
+        while leader[i] != i:
+            leader[i] = leader[leader[i]]
+            i = leader[i]
+        return i
+
+    for left, right in tree.query(geometries[at_seam], predicate="intersects").T:
+        a, b = root(int(at_seam[left])), root(int(at_seam[right]))
+        leader[max(a, b)] = min(a, b)
+    groups: dict[int, list[_Part]] = {}
+    for i, part in enumerate(parts):
+        groups.setdefault(root(i) if i in leader else i, []).append(part)
+    return [
+        group[0] if len(group) == 1 else _Part(
+            shapely.union_all([part.polygon for part in group]),
+            sum(part.total for part in group), sum(part.count for part in group), max(part.best for part in group),
+        )
+        for group in groups.values()
+    ]  # fmt: skip
+
+
+def _keep_best(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Non-maximum suppression of axis-aligned boxes at :data:`NMS_IOU`, best first."""
+    order = np.argsort(-scores, kind="stable")
+    rectangles = shapely.box(*boxes.T)
+    tree = shapely.STRtree(rectangles)
+    areas = shapely.area(rectangles)
+    gone = np.zeros(len(boxes), dtype=bool)
+    kept = []
+    for i in order:
+        if gone[i]:
+            continue
+        kept.append(i)
+        near = tree.query(rectangles[i])
+        common = shapely.area(shapely.intersection(rectangles[near], rectangles[i]))
+        gone[near[common > NMS_IOU * (areas[near] + areas[i] - common)]] = True
+    return np.array(kept, dtype=np.intp)
+
+
+def find_regions(
+    heat: Heatmap,
+    threshold: float,
+    *,
+    min_area_m2: float = 0.0,
+    top: int | None = None,
+    block_px: int = _BLOCK_PX,
+) -> list[Region]:
+    """Find the regions of a heatmap, best first.
+
+    Args:
+        heat: The heatmap.
+        threshold: Lowest score of a region's pixels, 0..1.
+        min_area_m2: Smallest true ground area; in pixel mode, smallest area in image pixels.
+        top: Keep at most this many.
+        block_px: Side of the blocks that are outlined at a time; memory grows with its square. The result does not
+            depend on it.
+
+    Returns:
+        Regions in the heatmap's CRS. Two regions whose boxes overlap by more than an IoU of 0.5 count as one find:
+        the better is kept.
+    """
+    from tiling.geodesy import area_m2
+
+    height, width = heat.values.shape
+    parts: list[_Part] = []
+    for row in range(0, height, block_px):
+        for col in range(0, width, block_px):
+            parts += _parts(heat.values[row : row + block_px, col : col + block_px], threshold, row, col)
+    lines = [[(0, row), (width, row)] for row in range(block_px, height, block_px)]
+    lines += [[(col, 0), (col, height)] for col in range(block_px, width, block_px)]
+    parts = _join(
+        parts,
+        shapely.multilinestrings([shapely.linestrings(line) for line in lines]) if lines else shapely.Point(),
+    )
+    if not parts:
+        return []
+    pixels = np.array([part.polygon for part in parts])
+    t = heat.transform
+    polygons = np.array([affinity.affine_transform(p, (t.a, t.b, t.d, t.e, t.c, t.f)) for p in pixels])
+    bounds = shapely.bounds(pixels)
+    boxes = [affinity.affine_transform(b, (t.a, t.b, t.d, t.e, t.c, t.f)) for b in shapely.box(*bounds.T)]
+    areas = area_m2(polygons, heat.crs) if heat.crs else None
+    measured = shapely.area(polygons) if areas is None else np.asarray(areas)
+    scores = np.array([(part.total / part.count + part.best) / 2 for part in parts])
+    big = np.flatnonzero(measured >= min_area_m2)
+    if not len(big):
+        return []
+    kept = big[_keep_best(bounds[big], scores[big])][:top]
+    return [Region(polygons[i], boxes[i], float(scores[i]), None if areas is None else float(areas[i])) for i in kept]
