@@ -32,14 +32,63 @@ def sample_path() -> Path:
 def make_raster(tmp_path):
     """Write a GeoTIFF from an array (bands, height, width) and give its path."""
 
-    def write(array, name="image.tif", *, crs="EPSG:32631", res=0.5, origin=(500000.0, 5800000.0), transform=None, **profile):
+    def write(
+        array, name="image.tif", *, crs="EPSG:32631", res=0.5, origin=(500000.0, 5800000.0), transform=None, **profile
+    ):
         array = np.asarray(array)
         path = tmp_path / name
         transform = transform or from_origin(*origin, res, res)
-        profile = {"driver": "GTiff", "count": array.shape[0], "height": array.shape[1], "width": array.shape[2],
-                   "dtype": array.dtype, "crs": crs, "transform": transform, **profile}
+        profile = {
+            "driver": "GTiff",
+            "count": array.shape[0],
+            "height": array.shape[1],
+            "width": array.shape[2],
+            "dtype": array.dtype,
+            "crs": crs,
+            "transform": transform,
+            **profile,
+        }
         with rasterio.open(path, "w", **profile) as out:
             out.write(array)
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A CLIP with random weights in open_clip's hub layout: quick, and blind, so for plumbing only."""
+    import json
+
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 128, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = open_clip.CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return folder
+
+
+@pytest.fixture
+def geoalign(capsys):
+    """Run the command line in this process: ``geoalign("ask", path, …)`` gives (exit code, stdout, stderr)."""
+    from geoalign_core.cli import cli
+    from tiling.clikit import run_cli
+
+    def run(*args):
+        code = run_cli(cli, [str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -49,7 +49,11 @@ def test_it_speaks_the_protocol(encoder, images):
     raw = encoder.encode_raw(images)
     dense = encoder.encode_dense(images)
     assert raw.patches.shape == dense.shape == (3, 32, 4, 6)
-    for vectors in (encoder.encode_text(["a tree", "water"]), encoder.encode_image(images), dense.transpose(0, 2, 3, 1)):
+    for vectors in (
+        encoder.encode_text(["a tree", "water"]),
+        encoder.encode_image(images),
+        dense.transpose(0, 2, 3, 1),
+    ):
         assert vectors.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
 
@@ -120,7 +124,7 @@ def test_long_texts_are_counted(encoder):
 
 
 def test_unknown_and_wrong_models_are_one_line(tmp_path, folder):
-    with pytest.raises(ModelError, match="no model is called 'nosuch'.*geoalign-s"):
+    with pytest.raises(ModelError, match=r"no model is called 'nosuch'.*geoalign-s"):
         load_encoder("nosuch")
     with pytest.raises(ModelError, match="geoalign models pull clip-vit-b-32"):
         load_encoder("clip-vit-b-32")

@@ -238,11 +238,11 @@ def _compare(path: Path, array: NDArray[Any]) -> None:
     Raises:
         OSError: It differs from ``array``: the disk lost a part without saying so.
     """
-    import rasterio
+    from tiling.raster import open_raster
 
-    with rasterio.open(path, driver="GTiff") as raster:
+    with open_raster(path) as raster:
         for rows in _strips(array.shape[0]):
-            found = raster.read(1, window=((rows.start, rows.stop), (0, array.shape[1])))
+            found = raster.handle().read(1, window=((rows.start, rows.stop), (0, array.shape[1])))
             if not np.array_equal(found, array[rows], equal_nan=found.dtype.kind == "f"):
                 raise OSError("the raster on the disk differs from the one written")
 

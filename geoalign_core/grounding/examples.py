@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import logit
 
 from geoalign_core.errors import ExamplesError
-from geoalign_core.index import LinearQuery, rows_in_boxes, sample_rows
+from geoalign_core.indexing import LinearQuery, rows_in_boxes, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoalign_core.answer import Prepared
-    from geoalign_core.index.store import Index
+    from geoalign_core.indexing.store import Index
     from tiling.raster import RasterInfo
 
 BACKGROUND_ROWS = 4000
@@ -123,7 +123,7 @@ def _rows(index: Index, places: Sequence[shapely.Geometry], what: str) -> NDArra
     return rows
 
 
-def read_places(items: Sequence[str | Sequence[float]], info: RasterInfo) -> list[shapely.Geometry]:
+def read_places(items: Sequence[str | Path | Sequence[float]], info: RasterInfo) -> list[shapely.Geometry]:
     """Read examples: ``xmin,ymin,xmax,ymax`` in the raster's CRS, or every feature of a vector file in any CRS.
 
     Raises:
@@ -133,7 +133,7 @@ def read_places(items: Sequence[str | Sequence[float]], info: RasterInfo) -> lis
 
     result: list[shapely.Geometry] = []
     for item in items:
-        numbers = _numbers(item) if isinstance(item, str) else tuple(item)
+        numbers = _numbers(str(item)) if isinstance(item, str | Path) else tuple(item)
         if numbers is None:
             result += _features(Path(str(item)), info)
         elif len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
-    from geoalign_core.index.search import ScoreMap
+    from geoalign_core.indexing.search import ScoreMap
     from tiling.canvas import Canvas
 
 PIXELS_PER_PATCH = 4

@@ -1,0 +1,293 @@
+"""The main job: a raster and a question go in, a heatmap and regions come out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoalign_core.errors import TooManyWindowsError
+from geoalign_core.grounding.heatmap import HeatLattice, Heatmap, join_levels
+from geoalign_core.grounding.regions import Region, auto_threshold, find_regions
+from geoalign_core.grounding.relevance import log_odds
+from geoalign_core.grounding.text import encode_queries
+from geoalign_core.models.registry import load_encoder
+from tiling.errors import UnsupportedRasterError
+from tiling.progress import silent
+from tiling.raster import open_raster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import shapely
+    from numpy.typing import NDArray
+
+    from geoalign_core.indexing.search import ScoreMap
+    from geoalign_core.indexing.spec import IndexSpec
+    from geoalign_core.indexing.store import Index
+    from geoalign_core.models.encoder import Encoder
+    from geoalign_core.settings import Settings
+    from tiling.progress import CancelToken, Progress
+    from tiling.raster import Raster
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which regions of a heatmap are answers."""
+
+    threshold: float | None = None
+    """Lowest score, 0..1; None is automatic (:func:`~geoalign_core.grounding.regions.auto_threshold`)."""
+    min_area_m2: float = 0.0
+    top: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one question found."""
+
+    query: str
+    heatmap: Heatmap
+    regions: tuple[Region, ...]
+    """Best first."""
+    threshold: float
+    gsd_m: float | None
+    """Ground resolution that the model looked at; None in pixel mode."""
+    best_score: float | None
+    """Highest score of the heatmap; None when nothing of the image was valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """A land-cover map: each pixel's most similar question."""
+
+    classes: NDArray[np.uint8]
+    """(H, W): 0 where there is no image, k for the k-th name."""
+    names: tuple[str, ...]
+    heatmap: Heatmap
+    """Carries the map's transform and CRS; its values are the winning class's share of the softmax, 0..1."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """An open raster with its model and its index, ready for questions."""
+
+    raster: Raster
+    encoder: Encoder
+    index: Index
+    area: shapely.Geometry | None
+    settings: Settings
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Ground resolution of the finest level; None in pixel mode."""
+        return self.index.spec.levels[0].canvas.gsd_m
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the block's duration to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+
+
+def count_windows(spec: IndexSpec, area: shapely.Geometry | None) -> list[int]:
+    """Return how many windows of each level an index of the area holds."""
+    from geoalign_core.indexing.areas import shards_in_area
+
+    if area is None:
+        return [len(level.grid) for level in spec.levels]
+    counts = [0] * len(spec.levels)
+    for shard in shards_in_area(spec, area):
+        counts[shard.level] += len(spec.levels[shard.level].shard_windows(shard.row, shard.col))
+    return counts
+
+
+def _refuse_endless(spec: IndexSpec, area: shapely.Geometry | None, path: str | Path, limit: int) -> None:
+    windows = sum(count_windows(spec, area))
+    if windows > limit:
+        raise TooManyWindowsError(
+            "is too large to look at in one go", path=path, measured=f"{windows} windows, limit {limit}",
+            remedy="choose an --area, a coarser --gsd, or raise --max-windows",
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def prepare(
+    path: str | Path,
+    settings: Settings,
+    *,
+    area: str | shapely.Geometry | None = None,
+    encoder: Encoder | None = None,
+    verify: bool = False,
+    progress: Progress = silent,
+    cancel: CancelToken | None = None,
+) -> Iterator[Prepared]:
+    """Open a raster, load the model and build or reuse the index.
+
+    Args:
+        path: The raster.
+        settings: How to look at it.
+        area: Only this part: a geometry in the raster's CRS, ``"xmin,ymin,xmax,ymax"`` or a vector file.
+        encoder: A model already loaded, instead of the one that ``settings`` names.
+        verify: Hash every file of the index instead of trusting sizes.
+        progress: Called as windows are embedded.
+        cancel: Stops between batches; what is finished stays in the index.
+    """
+    from geoalign_core.indexing import build_index, plan_index
+    from tiling.area import parse_area
+
+    clock = time.perf_counter()
+    with open_raster(path, policy=settings.policy) as raster:
+        region = parse_area(area, raster.info) if isinstance(area, str | Path) else area
+        opened = time.perf_counter()
+        encoder = encoder or load_encoder(settings.model, device=settings.device)
+        loaded = time.perf_counter()
+        spec = plan_index(raster, encoder, gsd_m=settings.gsd_m, bands=settings.bands, stretch=settings.stretch)
+        _refuse_endless(spec, region, path, settings.max_windows)
+        index = build_index(
+            raster, encoder, spec, area=region, jobs=settings.jobs, verify=verify, progress=progress, cancel=cancel
+        )
+        if index.rows == 0:
+            raise UnsupportedRasterError(
+                "has no valid pixel", path=path, measured="everything is nodata or transparent",
+                remedy="check its nodata value and mask, or choose another --area",
+            )  # fmt: skip
+        seconds = {"open": opened - clock, "model": loaded - opened, "index": time.perf_counter() - loaded}
+        rounded = {stage: round(value, 3) for stage, value in seconds.items()}
+        yield Prepared(raster, encoder, index, region, settings, rounded)
+
+
+def _lattice(prepared: Prepared, cells: ScoreMap) -> HeatLattice:
+    level = prepared.index.spec.levels[0]
+    return HeatLattice.of(cells, level.canvas, prepared.encoder.config.patch_px)
+
+
+def _answer(query: str, heatmap: Heatmap, gsd_m: float | None, choice: Filter) -> Answer:
+    finite = heatmap.values[np.isfinite(heatmap.values)]
+    threshold = auto_threshold(heatmap.values) if choice.threshold is None else choice.threshold
+    regions = find_regions(heatmap, threshold, min_area_m2=choice.min_area_m2, top=choice.top)
+    best = float(finite.max()) if finite.size else None
+    return Answer(query, heatmap, tuple(regions), threshold, gsd_m, best)
+
+
+def ask_texts(
+    prepared: Prepared,
+    queries: Sequence[str],
+    *,
+    avoid: Sequence[str] = (),
+    choice: Filter | None = None,
+    classes: bool = False,
+    progress: Progress = silent,
+    cancel: CancelToken | None = None,
+) -> tuple[list[Answer], ClassMap | None, tuple[str, ...]]:
+    """Answer questions on a prepared raster.
+
+    Args:
+        prepared: From :func:`prepare`.
+        queries: One question each.
+        avoid: Words that the answers should not be.
+        choice: Which regions count.
+        classes: Also make a land-cover map of the questions.
+        progress: Called while scanning.
+        cancel: Stops between chunks.
+
+    Returns:
+        The answers in the order of the questions, the land-cover map, and notes for the user.
+    """
+    from geoalign_core.indexing.search import LinearQuery, score_maps
+
+    with prepared.timed("text"):
+        texts = encode_queries(prepared.encoder, queries, avoid=avoid)
+    with prepared.timed("scan"):
+        query = LinearQuery.from_text(texts.vectors, prepared.encoder.readout)
+        maps = score_maps(prepared.index, query, area=prepared.area, progress=progress, cancel=cancel)
+        cosines = join_levels(maps)
+    with prepared.timed("regions"):
+        lattice = _lattice(prepared, maps[0])
+        scale = prepared.encoder.config.prompts.logit_scale
+        odds = log_odds(cosines, texts.competes, scale)
+        answers = [
+            _answer(name, lattice.heatmap(odds[number], area=prepared.area), prepared.gsd_m, choice or Filter())
+            for number, name in enumerate(texts.queries)
+        ]
+        logits = cosines[: len(queries)] * scale
+        class_map = _classify(lattice, logits, texts.queries, prepared.area) if classes else None
+    return answers, class_map, texts.notes
+
+
+def _classify(
+    lattice: HeatLattice, logits: NDArray[np.float32], names: tuple[str, ...], area: shapely.Geometry | None
+) -> ClassMap:
+    """Give each pixel the question with the highest cosine; confidence is its softmax among the questions."""
+    best = lattice.interpolate(logits[0])
+    winner = np.where(np.isfinite(best), 1, 0).astype(np.uint8)
+    total = np.ones_like(best)
+    for number in range(1, len(names)):
+        logit = lattice.interpolate(logits[number])
+        higher, gap = logit > best, np.exp(-np.abs(logit - best))
+        total = np.where(higher, total * gap + 1, total + gap)
+        winner[higher] = number + 1
+        best = np.where(higher, logit, best)
+    share = np.where(winner > 0, 1 / total, np.nan).astype(np.float32)
+    if area is not None:
+        outside = lattice.outside(area)
+        winner[outside], share[outside] = 0, np.nan
+    return ClassMap(winner, names, Heatmap(share, lattice.transform, lattice.crs, lattice.gsd_m))
+
+
+def ask_examples(
+    prepared: Prepared,
+    include: Sequence[shapely.Geometry],
+    exclude: Sequence[shapely.Geometry] = (),
+    *,
+    images: Sequence[NDArray[np.float32]] = (),
+    text: str | None = None,
+    choice: Filter | None = None,
+    progress: Progress = silent,
+    cancel: CancelToken | None = None,
+) -> tuple[Answer, tuple[str, ...]]:
+    """Search by example, and by text and example together when ``text`` is given (the mean of their log-odds).
+
+    Args:
+        prepared: From :func:`prepare`.
+        include: Places that show what is looked for, in the raster's CRS.
+        exclude: Places that must not be found.
+        images: Examples from elsewhere (:func:`~geoalign_core.grounding.examples.example_image`).
+        text: A question that the finds should answer too.
+        choice: Which regions count.
+        progress: Called while scanning.
+        cancel: Stops between chunks.
+
+    Returns:
+        The answer and notes for the user.
+    """
+    from geoalign_core.grounding.examples import fit_examples
+    from geoalign_core.indexing.search import LinearQuery, score_maps
+
+    with prepared.timed("examples"):
+        model = fit_examples(prepared.index, include, exclude, images=images)
+    with prepared.timed("scan"):
+        maps = score_maps(prepared.index, model.query, area=prepared.area, progress=progress, cancel=cancel)
+        odds = model.log_odds(join_levels(maps)[0])
+        notes: tuple[str, ...] = ()
+        if text is not None:
+            texts = encode_queries(prepared.encoder, [text])
+            query = LinearQuery.from_text(texts.vectors, prepared.encoder.readout)
+            cosines = join_levels(score_maps(prepared.index, query, area=prepared.area, cancel=cancel))
+            odds = (odds + log_odds(cosines, texts.competes, prepared.encoder.config.prompts.logit_scale)[0]) / 2
+            notes = texts.notes
+    number = len(include) + len(images)
+    count = f"{number} example{'s' if number > 1 else ''}"
+    name = f"like {count}" + (f" without {len(exclude)}" if exclude else "") + (f", {text}" if text else "")
+    with prepared.timed("regions"):
+        lattice = _lattice(prepared, maps[0])
+        heat = lattice.heatmap(odds, area=prepared.area)
+        return _answer(name, heat, prepared.gsd_m, choice or Filter()), notes

@@ -1,0 +1,272 @@
+"""The Python face: ``import geoalign_core as ga``."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
+
+from geoalign_core import answer as _answer
+from geoalign_core.errors import ExamplesError
+from geoalign_core.features import RegionFeatures, View
+from geoalign_core.features import region_features as _region_features
+from geoalign_core.frame import Shape, answers_frame
+from geoalign_core.models.registry import DEFAULT_MODEL, load_encoder
+from geoalign_core.settings import Settings
+from tiling.progress import silent
+from tiling.raster import OpenPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import shapely
+    from geopandas import GeoDataFrame, GeoSeries
+
+    from geoalign_core.grounding.heatmap import Heatmap
+    from geoalign_core.indexing.store import Index
+    from geoalign_core.models.encoder import Encoder
+    from tiling.progress import CancelToken, Progress
+
+    Places: TypeAlias = Sequence[Sequence[float] | shapely.Geometry] | GeoDataFrame | GeoSeries
+
+
+class Look(TypedDict, total=False):
+    """Keywords that every function takes: how to look at the raster."""
+
+    model: str
+    """A name of ``geoalign models list`` or a model folder. Default: the embedded ``geoalign-s``."""
+    gsd_m: float | None
+    """Ground resolution in metres per pixel. Default: the model's, or the raster's when that is coarser."""
+    area: str | shapely.Geometry | None
+    """A geometry in the raster's CRS, ``"xmin,ymin,xmax,ymax"`` or a vector file. Default: everything."""
+    bands: str | None
+    """For example ``"4,1,2"``. Default: by colour interpretation."""
+    stretch: str
+    """``auto``, ``none``, ``p2-98``, ``min-max``, ``"lo,hi"`` or a JSON file."""
+    device: str
+    """``auto``, ``cpu`` or ``cuda:N``."""
+    jobs: int
+    """Reading threads."""
+    allow_vrt: bool
+    """Open virtual rasters, which may read any file that they name."""
+    progress: Progress
+    """Called as ``progress(done, total, stage)``."""
+    cancel: CancelToken | None
+    """Set it from another thread to stop."""
+
+
+@functools.lru_cache(maxsize=2)
+def _encoder(model: str, device: str) -> Encoder:
+    return load_encoder(model, device=device)
+
+
+def _prepare(path: str | Path, look: Look) -> Any:  # noqa: ANN401 - a context manager of Prepared
+    settings = Settings(
+        model=look.get("model", DEFAULT_MODEL),
+        gsd_m=look.get("gsd_m"),
+        bands=look.get("bands"),
+        stretch=look.get("stretch", "auto"),
+        device=look.get("device", "auto"),
+        jobs=look.get("jobs", os.cpu_count() or 1),
+        policy=OpenPolicy(allow_vrt=look.get("allow_vrt", False)),
+    )
+    return _answer.prepare(
+        path,
+        settings,
+        area=look.get("area"),
+        encoder=_encoder(settings.model, settings.device),
+        progress=look.get("progress", silent),
+        cancel=look.get("cancel"),
+    )
+
+
+def _listed(queries: str | Sequence[str]) -> list[str]:
+    return [queries] if isinstance(queries, str) else list(queries)
+
+
+def ask(
+    path: str | Path,
+    queries: str | Sequence[str],
+    *,
+    threshold: float | None = None,
+    top: int | None = None,
+    min_area_m2: float = 0.0,
+    avoid: Sequence[str] = (),
+    shape: Shape = "box",
+    **look: Unpack[Look],
+) -> GeoDataFrame:
+    """Find what the questions name.
+
+    Args:
+        path: A raster.
+        queries: One question or several.
+        threshold: Lowest score 0..1; None is automatic.
+        top: At most so many regions per question.
+        min_area_m2: Smallest true ground area in square metres.
+        avoid: Words that the answers should not be.
+        shape: ``"box"`` or ``"polygon"``.
+        **look: See :class:`Look`.
+
+    Returns:
+        Columns geometry, query, score (0..1), rank (1 = best of its query), area_m2, gsd_m, model, in the raster's
+        CRS; best first within each query.
+
+    Raises:
+        GeoAlignError: The raster, the model or a question cannot be used; the message says what to do.
+    """
+    with _prepare(path, look) as prepared:
+        answers, _, _ = _answer.ask_texts(
+            prepared,
+            _listed(queries),
+            avoid=avoid,
+            choice=_answer.Filter(threshold, min_area_m2, top),
+            progress=look.get("progress", silent),
+            cancel=look.get("cancel"),
+        )
+        return answers_frame(answers, model=prepared.encoder.config.name, shape=shape)
+
+
+def heatmap(path: str | Path, query: str, *, avoid: Sequence[str] = (), **look: Unpack[Look]) -> Heatmap:
+    """Give the score of every place.
+
+    Args:
+        path: A raster.
+        query: The question.
+        avoid: Words that the answer should not be.
+        **look: See :class:`Look`.
+
+    Returns:
+        ``values`` (H, W) float32 0..1 with NaN where there is no image, and its ``transform``, ``crs``, ``gsd_m``.
+
+    Raises:
+        GeoAlignError: See :func:`ask`.
+    """
+    with _prepare(path, look) as prepared:
+        answers, _, _ = _answer.ask_texts(prepared, [query], avoid=avoid, cancel=look.get("cancel"))
+        return answers[0].heatmap
+
+
+def similar(
+    path: str | Path,
+    examples: Places,
+    *,
+    exclude: Places = (),
+    text: str | None = None,
+    threshold: float | None = None,
+    top: int | None = None,
+    min_area_m2: float = 0.0,
+    shape: Shape = "box",
+    **look: Unpack[Look],
+) -> GeoDataFrame:
+    """Find what looks like the examples.
+
+    Args:
+        path: A raster.
+        examples: Boxes (xmin, ymin, xmax, ymax), geometries or a GeoDataFrame, in the raster's CRS.
+        exclude: Places that must not be found.
+        text: A question that the finds should answer too.
+        threshold: Lowest score 0..1; None is automatic.
+        top: At most so many regions.
+        min_area_m2: Smallest true ground area in square metres.
+        shape: ``"box"`` or ``"polygon"``.
+        **look: See :class:`Look`.
+
+    Returns:
+        The same columns as :func:`ask`.
+
+    Raises:
+        GeoAlignError: See :func:`ask`; also for an example that lies outside the image.
+    """
+    with _prepare(path, look) as prepared:
+        answer, _ = _answer.ask_examples(
+            prepared,
+            places(examples, prepared.raster.info.crs),
+            places(exclude, prepared.raster.info.crs),
+            text=text,
+            choice=_answer.Filter(threshold, min_area_m2, top),
+            progress=look.get("progress", silent),
+            cancel=look.get("cancel"),
+        )
+        return answers_frame([answer], model=prepared.encoder.config.name, shape=shape)
+
+
+def index(path: str | Path, **look: Unpack[Look]) -> Index:
+    """Build the index, or update what is missing or stale of it.
+
+    Args:
+        path: A raster.
+        **look: See :class:`Look`.
+
+    Returns:
+        The index; ``ask`` and ``similar`` with the same keywords will use it.
+
+    Raises:
+        GeoAlignError: See :func:`ask`.
+    """
+    with _prepare(path, look) as prepared:
+        return prepared.index
+
+
+def region_features(path: str | Path, boxes: Places, *, view: View = "both", **look: Unpack[Look]) -> RegionFeatures:
+    """Give joint-space features of boxes, on the GPU when there is one.
+
+    Args:
+        path: A raster.
+        boxes: Boxes (xmin, ymin, xmax, ymax), geometries or a GeoDataFrame, in the raster's CRS.
+        view: ``"roi"`` (RoIAlign on the dense map), ``"crop"`` (the box as an image of its own) or ``"both"``.
+        **look: See :class:`Look`; ``area`` is not used.
+
+    Returns:
+        ``roi`` and ``crop``, (N, D) float32, L2-normalised, and their normalised ``mean``.
+
+    Raises:
+        GeoAlignError: See :func:`ask`; also for a box without area on the image.
+    """
+    from geoalign_core.indexing import plan_index
+    from tiling.raster import open_raster
+
+    encoder = _encoder(look.get("model", DEFAULT_MODEL), look.get("device", "auto"))
+    with open_raster(path, policy=OpenPolicy(allow_vrt=look.get("allow_vrt", False))) as raster:
+        spec = plan_index(
+            raster, encoder, gsd_m=look.get("gsd_m"), bands=look.get("bands"), stretch=look.get("stretch", "auto")
+        )
+        return _region_features(
+            raster,
+            encoder,
+            places(boxes, raster.info.crs),
+            bands=spec.bands,
+            stretch=spec.stretch,
+            gsd_m=spec.levels[0].canvas.gsd_m,
+            view=view,
+            jobs=look.get("jobs", os.cpu_count() or 1),
+            progress=look.get("progress", silent),
+            cancel=look.get("cancel"),
+        )
+
+
+def places(items: Places, crs: Any) -> list[shapely.Geometry]:  # noqa: ANN401 - rasterio's CRS or None
+    """Turn boxes, geometries or a GeoDataFrame (reprojected when its CRS differs) into geometries.
+
+    Raises:
+        ExamplesError: A box is not four numbers with xmin < xmax and ymin < ymax.
+    """
+    import shapely as shp
+
+    frame: Any = items
+    if hasattr(frame, "geometry"):
+        known = frame.crs is not None and crs is not None
+        return list(frame.to_crs(crs).geometry if known else frame.geometry)
+    result = []
+    for item in items:
+        if isinstance(item, shp.Geometry):
+            result.append(item)
+            continue
+        numbers = tuple(float(value) for value in item)
+        if len(numbers) != 4 or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
+            raise ExamplesError(
+                "a box is xmin, ymin, xmax, ymax", measured=", ".join(f"{value:g}" for value in numbers),
+                remedy="give four numbers with xmin < xmax and ymin < ymax",
+            )  # fmt: skip
+        result.append(shp.box(*numbers))
+    return result
