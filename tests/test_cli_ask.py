@@ -292,8 +292,9 @@ def test_hostile_files_get_one_line(ask, tmp_path, make_raster):
 @pytest.mark.parametrize(("args", "expected"), [
     (["   "], "no words"), ([""], "no words"), (["🛰️"], "no words"), ([], "Missing argument"),
     (["water", "--threshold", "2"], "between 0 and 1"), (["water", "--gsd", "far"], "not a length"),
-    (["water", "--top", "0"], "top"), (["water", "--bands", "9,9,9"], "9"), (["water", "--model", "nosuch"], "no model"),
-    (["water", "--device", "cuda:7"], "CUDA"), (["water", "--stretch", "weird"], "stretch"), (["water", "--area", "x"], "area|vector"),
+    (["water", "--top", "0"], "top"), (["water", "--bands", "9,9,9"], "9"),
+    (["water", "--model", "nosuch"], "no model"), (["water", "--device", "cuda:7"], "CUDA"),
+    (["water", "--stretch", "weird"], "stretch"), (["water", "--area", "x"], "area|vector"),
 ])  # fmt: skip
 def test_wrong_usage_says_what_to_do(geoalign, scene, tiny_model, tmp_path, args, expected):
     model = [] if "--model" in args else ["--model", tiny_model]
