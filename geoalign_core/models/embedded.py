@@ -1,0 +1,272 @@
+"""The model that ships in the package: DINOv2 ViT-S/14 and MiniLM-L6 towers in int8, joined by a learnt head.
+
+With c the L2-normalised class token of a window and p_i its L2-normalised patch tokens,
+
+    image  = L2(W_c c + W_p m + b),   m = L2(mean_i p_i)
+    dense_i = L2(W_p p_i + w W_c c + b)           w = ``config.dense.window_weight``
+    text   = L2(V_2 gelu(V_1 t + a_1) + a_2)      t = the sentence vector
+
+so a patch's joint vector is linear in its raw features. The positional table (37 × 37) is resized to the window's
+grid by bicubic interpolation without antialiasing, in training and here alike: there is only this code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from geoalign_core.errors import ModelError
+from geoalign_core.models.encoder import RawFeatures, Readout
+from geoalign_core.models.quantise import unpack
+from geoalign_core.models.sentence import SentenceEncoder, load_tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geoalign_core.models.config import ModelConfig
+
+TOWERS_NAME = "geoalign-s-towers.safetensors"
+HEAD_NAME = "geoalign-s-head.safetensors"
+VOCAB_NAME = "geoalign-s-vocab.txt"
+_PIXELS_PER_PASS = 8 * 448 * 448
+"""Images are run in parts of about this many pixels: 1.5 GB of activations at most."""
+
+
+class ImageTower(nn.Module):
+    """A timm vision transformer that takes any multiple of its patch size.
+
+    Args:
+        timm_model_name: Name of the timm model; it must have a class token and learnt positions.
+    """
+
+    def __init__(self, timm_model_name: str) -> None:
+        super().__init__()
+        import timm
+
+        self.vit = timm.create_model(timm_model_name, pretrained=False, num_classes=0, dynamic_img_size=True)
+        self._grids: dict[tuple[int, int], torch.Tensor] = {}
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the tower once.
+
+        Args:
+            images: (B, 3, H, W) normalised.
+
+        Returns:
+            Class tokens (B, C) and patch tokens (B, C, h, w) after the last norm, each L2-normalised.
+        """
+        x = self.vit.patch_embed.proj(images)
+        batch, width, rows, cols = x.shape
+        x = torch.cat([self.vit.cls_token.expand(batch, 1, width), x.flatten(2).transpose(1, 2)], dim=1)
+        x = x + self._positions(rows, cols)
+        for block in self.vit.blocks:
+            x = block(x)
+        x = functional.normalize(self.vit.norm(x), dim=-1)
+        return x[:, 0], x[:, 1:].transpose(1, 2).reshape(batch, width, rows, cols)
+
+    def _positions(self, rows: int, cols: int) -> torch.Tensor:
+        table = self._grids.get((rows, cols))
+        if table is None:
+            table = resize_positions(self.vit.pos_embed[0], rows, cols)
+            self._grids = {(rows, cols): table}
+        return table
+
+
+def resize_positions(table: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+    """Resize a (1 + g², C) positional table to (1 + rows·cols, C), bicubic without antialiasing."""
+    side = round((table.shape[0] - 1) ** 0.5)
+    if (rows, cols) == (side, side):
+        return table
+    grid = table[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size=(rows, cols), mode="bicubic", align_corners=False, antialias=False)
+    return torch.cat([table[:1], grid.permute(0, 2, 3, 1).reshape(rows * cols, -1)])
+
+
+class TextHead(nn.Module):
+    """Sentence vectors into the joint space: linear, GELU, linear.
+
+    Args:
+        width: Width of the sentence vectors.
+        hidden: Width between the two linear layers.
+        embed_dim: Width of the joint space.
+    """
+
+    def __init__(self, width: int, hidden: int, embed_dim: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, embed_dim)
+
+    def forward(self, sentences: torch.Tensor) -> torch.Tensor:
+        """Return (N, D) joint vectors, not yet normalised, of (N, width) sentence vectors."""
+        return self.outer(functional.gelu(self.inner(sentences)))
+
+
+class Towers:
+    """Both frozen towers with their tokenizer and pixel normalisation: everything before the head.
+
+    Args:
+        config: The model's configuration.
+        weights_dir: Where :data:`TOWERS_NAME` and :data:`VOCAB_NAME` lie.
+        device: A torch device.
+
+    Raises:
+        ModelError: A file is missing or does not fit the configuration.
+    """
+
+    def __init__(self, config: ModelConfig, weights_dir: Path, *, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        path = Path(weights_dir) / TOWERS_NAME
+        tensors = {name: torch.from_numpy(value) for name, value in unpack(read_tensors(path)).items()}
+        text = config.text_cfg
+        vocab = Path(weights_dir) / VOCAB_NAME
+        try:
+            self.tokenizer = load_tokenizer(vocab)
+        except (OSError, ValueError) as error:
+            raise ModelError("is not the model's vocabulary", path=vocab, measured=str(error)) from error
+        self.image = ImageTower(config.vision_cfg["timm_model_name"])
+        self.text = SentenceEncoder(
+            text["vocab_size"], text["width"], text["layers"], text["heads"], text["hidden"], text["context_length"]
+        )
+        load_strictly(self.image.vit, tensors, "image.", path)
+        load_strictly(self.text, tensors, "text.", path)
+        for tower in (self.image, self.text):
+            tower.to(self.device).eval().requires_grad_(False)
+        self._mean = torch.tensor(config.preprocess.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(config.preprocess.std, device=self.device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def images(self, images: NDArray[np.uint8]) -> RawFeatures:
+        """Return the raw features of uint8 images (B, 3, H, W)."""
+        step = max(1, _PIXELS_PER_PASS // (images.shape[2] * images.shape[3]))
+        parts = [self._pass(images[start : start + step]) for start in range(0, len(images), step)]
+        return RawFeatures(np.concatenate([part[1] for part in parts]), np.concatenate([part[0] for part in parts]))
+
+    def _pass(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float().div_(255.0)
+        window, patches = self.image((pixels - self._mean) / self._std)
+        return window.cpu().numpy(), patches.cpu().numpy()
+
+    def sentences(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return (N, width) L2-normalised sentence vectors."""
+        encoded = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        vectors: NDArray[np.float32] = self.text.encode(encoded).cpu().numpy()
+        return vectors
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read a safetensors file.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            "is not a readable weights file", path=path, measured=str(error).splitlines()[0],
+            remedy="install the package again",
+        ) from error  # fmt: skip
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
+    """Load the tensors under ``prefix`` into ``module``.
+
+    Raises:
+        ModelError: A tensor is missing, left over or of another shape.
+    """
+    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ModelError("does not fit the model", path=path, measured=" ".join(str(error).split())[:300]) from error
+
+
+def pool_image(features: RawFeatures) -> NDArray[np.float32]:
+    """Return what an image vector is read from: (B, C_w + C) = [window; L2(mean of the patch vectors)]."""
+    mean = features.patches.mean(axis=(2, 3), dtype=np.float64)
+    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return np.concatenate([features.window, mean.astype(np.float32)], axis=1)
+
+
+class EmbeddedEncoder:
+    """The embedded model behind the :class:`~geoalign_core.models.encoder.Encoder` protocol.
+
+    Args:
+        config: The model's configuration.
+        weights_dir: Where the files that the configuration names lie.
+        device: A torch device.
+
+    Raises:
+        ModelError: A file is missing, damaged or does not fit the configuration.
+    """
+
+    def __init__(self, config: ModelConfig, weights_dir: Path, *, device: str = "cpu") -> None:
+        self.config = config
+        digests = "".join(item.sha256 for item in config.files)
+        self.key = hashlib.sha256((repr(config) + digests).encode()).hexdigest()
+        self.towers = Towers(config, weights_dir, device=device)
+        path = Path(weights_dir) / HEAD_NAME
+        head = {name: torch.from_numpy(value) for name, value in unpack(read_tensors(path)).items()}
+        self._head = TextHead(config.text_cfg["width"], config.text_cfg["head_hidden"], config.embed_dim)
+        load_strictly(self._head, head, "text.", path)
+        self._head.to(self.towers.device).eval().requires_grad_(False)
+        width = config.vision_cfg["width"]
+        weight = head["image.weight"].numpy()
+        if weight.shape != (config.embed_dim, 2 * width):
+            raise ModelError("does not fit the model", path=path, measured=f"image.weight is {weight.shape}")
+        self._image_weight, self._bias = weight, head["image.bias"].numpy()
+        self.readout = Readout(
+            patch=np.ascontiguousarray(weight[:, width:]),
+            window=weight[:, :width] * np.float32(config.dense.window_weight),
+            bias=self._bias,
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Number of tokens that a text may have, start and end included."""
+        return self.towers.text.max_tokens
+
+    def count_tokens(self, text: str) -> int:
+        """Return the tokens that ``text`` takes, start and end included."""
+        return len(self.towers.tokenizer.encode(text).ids)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: list[str]) -> NDArray[np.float32]:
+        """See :class:`~geoalign_core.models.encoder.Encoder`."""
+        if not texts:
+            return np.zeros((0, self.config.embed_dim), np.float32)
+        return self.text_from_sentences(self.towers.sentences(texts))
+
+    @torch.inference_mode()
+    def text_from_sentences(self, sentences: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (N, D) text vectors of (N, width) sentence vectors."""
+        inner = torch.from_numpy(np.ascontiguousarray(sentences, dtype=np.float32)).to(self.towers.device)
+        vectors: NDArray[np.float32] = functional.normalize(self._head(inner), dim=-1).cpu().numpy()
+        return vectors
+
+    def encode_raw(self, images: NDArray[np.uint8]) -> RawFeatures:
+        """See :class:`~geoalign_core.models.encoder.Encoder`."""
+        return self.towers.images(images)
+
+    def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See :class:`~geoalign_core.models.encoder.Encoder`."""
+        return self.image_from_pooled(pool_image(self.encode_raw(images)))
+
+    def image_from_pooled(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (B, D) window vectors of what :func:`pool_image` gives."""
+        joint = pooled @ self._image_weight.T + self._bias
+        joint /= np.maximum(np.linalg.norm(joint, axis=1, keepdims=True), 1e-12)
+        return joint.astype(np.float32, copy=False)
+
+    def encode_dense(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See :class:`~geoalign_core.models.encoder.Encoder`."""
+        return self.readout.joint(self.encode_raw(images))
