@@ -1,0 +1,1 @@
+"""Teaching: data readers, feature cache, losses, alignment of the embedded model, and its figures."""

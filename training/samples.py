@@ -1,0 +1,195 @@
+"""The sets of samples that the model learns from and is measured on: which pixels, at which ground resolution.
+
+A *dense* sample carries a label per patch: 1 where the patch centre lies in a box, 0 where the patch touches none,
+-1 (not used) in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.data import caption_tars, decode, index_tars, read_aircraft, read_chips, read_vehicles, resize
+from training.features import SampleSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from training.data import BoxedImage, CaptionedImage, Chip, TarMember
+
+PATCH_PX = 14
+AID_PX = 224
+AIRCRAFT_GSD_M = 0.5
+CAR_LENGTH_M = 4.5
+CAR_GSDS_M = (0.12, 0.2, 0.3)
+POOL_CELLS_PX = (56, 28)
+_POOL_SIDE = 224
+
+
+@dataclass(frozen=True, slots=True)
+class DenseSet:
+    """Samples with patch labels."""
+
+    samples: SampleSet
+    labels: tuple[NDArray[np.int8], ...]
+    """N grids (h, w) of -1, 0, 1"""
+    groups: tuple[str, ...]
+    """N names of the scene or recording that a sample is from."""
+
+
+def aid_set(images: Sequence[CaptionedImage], data: Path) -> SampleSet:
+    """Return whole AID images at 224 × 224 px, in the order of ``images``."""
+
+    @cache
+    def members() -> dict[str, TarMember]:
+        return index_tars(caption_tars(data))
+
+    def load(keys: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
+        for key in keys:
+            yield resize(decode(members()[key].read()), AID_PX, AID_PX)
+
+    return SampleSet("aid-224", tuple(image.name for image in images), load)
+
+
+def patch_labels(boxes_xyxy_px: NDArray[np.float64], rows: int, cols: int) -> NDArray[np.int8]:
+    """Label the patches of a window.
+
+    Args:
+        boxes_xyxy_px: (N, 4) boxes in the window's pixels; parts outside the window do not matter.
+        rows: Patches down.
+        cols: Patches across.
+
+    Returns:
+        (rows, cols): 1 centre in a box, 0 touched by none, -1 touched but centre outside.
+    """
+    top = np.arange(rows)[:, None] * PATCH_PX
+    left = np.arange(cols)[None, :] * PATCH_PX
+    labels = np.zeros((rows, cols), np.int8)
+    for x0, y0, x1, y1 in boxes_xyxy_px:
+        touched = (top < y1) & (top + PATCH_PX > y0) & (left < x1) & (left + PATCH_PX > x0)
+        centre_y, centre_x = top + PATCH_PX / 2, left + PATCH_PX / 2
+        inside = (centre_y >= y0) & (centre_y < y1) & (centre_x >= x0) & (centre_x < x1)
+        labels[inside] = 1
+        labels[touched & ~inside & (labels == 0)] = -1
+    return labels
+
+
+@cache
+def _scene(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    return resize(decode(path.read_bytes()), width_px, height_px)
+
+
+def aircraft_set(
+    data: Path, *, held_out: bool, gsd_m: float, window_px: int, windows: int | None = None, seed: int = 0
+) -> DenseSet:
+    """Return windows of the aircraft scenes at a ground resolution.
+
+    Args:
+        data: Folder of the training data.
+        held_out: The validation scenes or the others.
+        gsd_m: Metres per pixel.
+        window_px: Side of the windows, a multiple of the patch.
+        windows: None for the grid that covers the scene (the last row and column shifted inwards); a number for
+            that many windows per scene at random places, five in six of them around an aircraft.
+        seed: Of the random places.
+    """
+    scenes = [scene for scene in read_aircraft(data) if scene.held_out == held_out]
+    factor = AIRCRAFT_GSD_M / gsd_m
+    side = round(2560 * factor)
+    spans: dict[str, tuple[BoxedImage, int, int]] = {}
+    for number, scene in enumerate(scenes):
+        if windows is None:
+            steps = sorted({min(start, side - window_px) for start in range(0, side, window_px)})
+            places = [(x, y) for y in steps for x in steps]
+        else:
+            rng = np.random.default_rng([seed, number, window_px])
+            places = _places(rng, scene.boxes_xyxy_px * factor, side - window_px, window_px, windows)
+        for x, y in places:
+            spans[f"{scene.path.name}@{x},{y}"] = (scene, x, y)
+
+    def load(keys: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
+        for key in keys:
+            scene, x, y = spans[key]
+            yield _scene(scene.path, side, side)[y : y + window_px, x : x + window_px]
+        _scene.cache_clear()
+
+    grid = window_px // PATCH_PX
+    labels = tuple(
+        patch_labels(scene.boxes_xyxy_px * factor - [x, y, x, y], grid, grid) for scene, x, y in spans.values()
+    )
+    name = f"aircraft-{'val' if held_out else 'train'}-{gsd_m:g}m-{window_px}px"
+    return DenseSet(SampleSet(name, tuple(spans), load), labels, tuple(item[0].path.name for item in spans.values()))
+
+
+def _places(
+    rng: np.random.Generator, boxes: NDArray[np.float64], most: int, window_px: int, count: int
+) -> list[tuple[int, int]]:
+    places: list[tuple[int, int]] = []
+    for index in range(count):
+        x, y = rng.integers(0, most + 1, size=2)
+        if index % 6 and len(boxes):
+            box = boxes[rng.integers(len(boxes))]
+            centre = (box[:2] + box[2:]) / 2
+            x, y = np.clip(centre - rng.uniform(0.15, 0.85, size=2) * window_px, 0, most).astype(int)
+        places.append((int(x), int(y)))
+    return places
+
+
+def vehicle_set(data: Path, *, held_out: bool, gsd_m: float) -> DenseSet:
+    """Return the drone images, each reduced until its cars are as long as 4.5 m are at ``gsd_m``.
+
+    The images' ground resolution is unknown; an image's median car (longer box side) stands for 4.5 m.
+    """
+    images = {item.path.name: item for item in read_vehicles(data) if item.held_out == held_out}
+    sides: dict[str, int] = {}
+    labels = []
+    for name, item in images.items():
+        length = np.median((item.boxes_xyxy_px[:, 2:] - item.boxes_xyxy_px[:, :2]).max(axis=1))
+        cells = round(640 * CAR_LENGTH_M / gsd_m / length / PATCH_PX)
+        sides[name] = int(np.clip(cells, 5, 46)) * PATCH_PX
+        grid = sides[name] // PATCH_PX
+        labels.append(patch_labels(item.boxes_xyxy_px * sides[name] / 640, grid, grid))
+
+    def load(keys: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
+        for key in keys:
+            yield resize(decode(images[key].path.read_bytes()), sides[key], sides[key])
+
+    name = f"vehicles-{'val' if held_out else 'train'}-{gsd_m:g}m"
+    return DenseSet(SampleSet(name, tuple(images), load), tuple(labels), tuple(images))
+
+
+def pool_set(data: Path, *, held_out: bool, cell_px: int, seed: int = 0) -> DenseSet:
+    """Return mosaics of shuffled pool chips: 224 × 224 px of cells of ``cell_px``.
+
+    The inner half of a pool cell is labelled 1 (at 28 px: the whole cell), its rim -1, the other cells 0.
+    """
+    chips = [chip for chip in read_chips(data) if chip.held_out == held_out]
+    order = np.random.default_rng([seed, cell_px]).permutation(len(chips))
+    side = _POOL_SIDE // cell_px
+    count = len(chips) // side**2
+    boards: dict[str, list[Chip]] = {
+        f"{cell_px}px-{board}": [chips[index] for index in order[board * side**2 : (board + 1) * side**2]]
+        for board in range(count)
+    }
+
+    def load(keys: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
+        for key in keys:
+            cells = [resize(chip.image, cell_px, cell_px) for chip in boards[key]]
+            rows = [np.concatenate(cells[row * side : (row + 1) * side], axis=1) for row in range(side)]
+            yield np.concatenate(rows)
+
+    per_cell = cell_px // PATCH_PX
+    cell = np.full((per_cell, per_cell), -1 if per_cell > 2 else 1, np.int8)
+    cell[per_cell // 4 : per_cell - per_cell // 4, per_cell // 4 : per_cell - per_cell // 4] = 1
+    labels = []
+    for members in boards.values():
+        flags = np.array([chip.pool for chip in members], np.int8).reshape(side, side)
+        labels.append(np.kron(flags, cell))
+    name = f"pools-{'val' if held_out else 'train'}-{cell_px}px"
+    return DenseSet(SampleSet(name, tuple(boards), load), tuple(labels), tuple(boards))
