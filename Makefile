@@ -8,7 +8,7 @@ DEMO := demo
 .PHONY: demo test setup setup-dev lint types bench clean
 
 demo: setup
-	$(BIN)/geoalign ask samples/canal.tif "storage tanks" "parking lot" "trees" --out $(DEMO) --overwrite
+	$(BIN)/geoalign ask samples/canal.tif "parking lot" "trees" "water" --out $(DEMO) --overwrite
 
 test: lint types
 	$(BIN)/python -m pytest

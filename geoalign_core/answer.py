@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from shapely import affinity
 
 from geoalign_core.errors import TooManyWindowsError
 from geoalign_core.grounding.heatmap import HeatLattice, Heatmap, join_levels
@@ -16,7 +18,7 @@ from geoalign_core.grounding.regions import Region, auto_threshold, find_regions
 from geoalign_core.grounding.relevance import log_odds
 from geoalign_core.grounding.text import encode_queries
 from geoalign_core.models.registry import load_encoder
-from tiling.errors import UnsupportedRasterError
+from tiling.errors import UnsupportedRasterError, UsageError
 from tiling.progress import silent
 from tiling.raster import open_raster
 
@@ -35,14 +37,30 @@ if TYPE_CHECKING:
     from tiling.raster import Raster
 
 
+_WAIT_FOR_ANOTHER_S = 3600.0
+"""How long to wait for another process that builds the same index, to use what it built."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which regions of a heatmap are answers."""
+    """Which regions of a heatmap are answers.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
 
     threshold: float | None = None
     """Lowest score, 0..1; None is automatic (:func:`~geoalign_core.grounding.regions.auto_threshold`)."""
     min_area_m2: float = 0.0
     top: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UsageError("the threshold is not between 0 and 1", measured=f"{self.threshold}")
+        if not 0 <= self.min_area_m2 < math.inf:
+            raise UsageError("the smallest area is not a number of m²", measured=f"{self.min_area_m2}")
+        if self.top is not None and self.top < 1:
+            raise UsageError("at least one region must be allowed", measured=f"top {self.top}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +165,24 @@ def prepare(
     clock = time.perf_counter()
     with open_raster(path, policy=settings.policy) as raster:
         region = parse_area(area, raster.info) if isinstance(area, str | Path) else area
+        if region is not None and raster.info.crs is None:
+            # Without a CRS an area is in columns and rows; everything below works in the transform's coordinates.
+            region = affinity.affine_transform(region, raster.info.transform.to_shapely())
         opened = time.perf_counter()
         encoder = encoder or load_encoder(settings.model, device=settings.device)
         loaded = time.perf_counter()
         spec = plan_index(raster, encoder, gsd_m=settings.gsd_m, bands=settings.bands, stretch=settings.stretch)
         _refuse_endless(spec, region, path, settings.max_windows)
         index = build_index(
-            raster, encoder, spec, area=region, jobs=settings.jobs, verify=verify, progress=progress, cancel=cancel
+            raster,
+            encoder,
+            spec,
+            area=region,
+            jobs=settings.jobs,
+            verify=verify,
+            progress=progress,
+            cancel=cancel,
+            lock_timeout_s=_WAIT_FOR_ANOTHER_S,
         )
         if index.rows == 0:
             raise UnsupportedRasterError(
@@ -220,7 +249,23 @@ def ask_texts(
         ]
         logits = cosines[: len(queries)] * scale
         class_map = _classify(lattice, logits, texts.queries, prepared.area) if classes else None
-    return answers, class_map, texts.notes
+    return answers, class_map, (*resolution_notes(prepared), *texts.notes)
+
+
+def resolution_notes(prepared: Prepared) -> tuple[str, ...]:
+    """Tell when the raster cannot be seen at the resolution asked for, or not at one that the model knows."""
+    finest, known = prepared.index.spec.levels[0].canvas, prepared.encoder.config.gsd
+    if finest.gsd_m is None:
+        return ()
+    notes = []
+    if finest.is_clamped:
+        notes.append(f"the raster is too coarse for {finest.requested_gsd_m:g} m: looked at {finest.gsd_m:.3g} m")
+    if not known.min_m * 0.99 <= finest.gsd_m <= known.max_m * 1.01:
+        notes.append(
+            f"{finest.gsd_m:.3g} m per pixel is outside what {prepared.encoder.config.name} was made for "
+            f"({known.min_m:g}–{known.max_m:g} m): expect little of the answers"
+        )
+    return tuple(notes)
 
 
 def _classify(
@@ -277,13 +322,13 @@ def ask_examples(
     with prepared.timed("scan"):
         maps = score_maps(prepared.index, model.query, area=prepared.area, progress=progress, cancel=cancel)
         odds = model.log_odds(join_levels(maps)[0])
-        notes: tuple[str, ...] = ()
+        notes = resolution_notes(prepared)
         if text is not None:
             texts = encode_queries(prepared.encoder, [text])
             query = LinearQuery.from_text(texts.vectors, prepared.encoder.readout)
             cosines = join_levels(score_maps(prepared.index, query, area=prepared.area, cancel=cancel))
             odds = (odds + log_odds(cosines, texts.competes, prepared.encoder.config.prompts.logit_scale)[0]) / 2
-            notes = texts.notes
+            notes += texts.notes
     number = len(include) + len(images)
     count = f"{number} example{'s' if number > 1 else ''}"
     name = f"like {count}" + (f" without {len(exclude)}" if exclude else "") + (f", {text}" if text else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from geoalign_core import answer as _answer
 from geoalign_core.errors import ExamplesError
@@ -12,7 +12,7 @@ from geoalign_core.features import RegionFeatures, View
 from geoalign_core.features import region_features as _region_features
 from geoalign_core.frame import Shape, answers_frame
 from geoalign_core.models.registry import DEFAULT_MODEL, load_encoder
-from geoalign_core.settings import Settings
+from geoalign_core.settings import MAX_WINDOWS, Settings
 from tiling.progress import silent
 from tiling.raster import OpenPolicy
 
@@ -48,6 +48,8 @@ class Look(TypedDict, total=False):
     """``auto``, ``cpu`` or ``cuda:N``."""
     jobs: int
     """Reading threads."""
+    max_windows: int
+    """Refuse a raster that needs more."""
     allow_vrt: bool
     """Open virtual rasters, which may read any file that they name."""
     progress: Progress
@@ -61,16 +63,24 @@ def _encoder(model: str, device: str) -> Encoder:
     return load_encoder(model, device=device)
 
 
-def _prepare(path: str | Path, look: Look) -> Any:  # noqa: ANN401 - a context manager of Prepared
-    settings = Settings(
+def _settings(look: Look) -> Settings:
+    unknown = sorted(set(look) - set(Look.__annotations__))
+    if unknown:
+        raise TypeError(f"unknown keyword {', '.join(unknown)}; known are {', '.join(sorted(Look.__annotations__))}")
+    return Settings(
         model=look.get("model", DEFAULT_MODEL),
         gsd_m=look.get("gsd_m"),
         bands=look.get("bands"),
         stretch=look.get("stretch", "auto"),
         device=look.get("device", "auto"),
         jobs=look.get("jobs", os.cpu_count() or 1),
+        max_windows=look.get("max_windows", MAX_WINDOWS),
         policy=OpenPolicy(allow_vrt=look.get("allow_vrt", False)),
     )
+
+
+def _prepare(path: str | Path, look: Look) -> Any:  # noqa: ANN401 - a context manager of Prepared
+    settings = _settings(look)
     return _answer.prepare(
         path,
         settings,
@@ -81,6 +91,10 @@ def _prepare(path: str | Path, look: Look) -> Any:  # noqa: ANN401 - a context m
     )
 
 
+def _filter(threshold: float | str, min_area_m2: float, top: int | None) -> _answer.Filter:
+    return _answer.Filter(None if threshold == "auto" else float(threshold), min_area_m2, top)
+
+
 def _listed(queries: str | Sequence[str]) -> list[str]:
     return [queries] if isinstance(queries, str) else list(queries)
 
@@ -89,7 +103,7 @@ def ask(
     path: str | Path,
     queries: str | Sequence[str],
     *,
-    threshold: float | None = None,
+    threshold: float | Literal["auto"] = "auto",
     top: int | None = None,
     min_area_m2: float = 0.0,
     avoid: Sequence[str] = (),
@@ -101,7 +115,7 @@ def ask(
     Args:
         path: A raster.
         queries: One question or several.
-        threshold: Lowest score 0..1; None is automatic.
+        threshold: Lowest score 0..1, or ``"auto"``.
         top: At most so many regions per question.
         min_area_m2: Smallest true ground area in square metres.
         avoid: Words that the answers should not be.
@@ -120,7 +134,7 @@ def ask(
             prepared,
             _listed(queries),
             avoid=avoid,
-            choice=_answer.Filter(threshold, min_area_m2, top),
+            choice=_filter(threshold, min_area_m2, top),
             progress=look.get("progress", silent),
             cancel=look.get("cancel"),
         )
@@ -143,7 +157,9 @@ def heatmap(path: str | Path, query: str, *, avoid: Sequence[str] = (), **look: 
         GeoAlignError: See :func:`ask`.
     """
     with _prepare(path, look) as prepared:
-        answers, _, _ = _answer.ask_texts(prepared, [query], avoid=avoid, cancel=look.get("cancel"))
+        answers, _, _ = _answer.ask_texts(
+            prepared, [query], avoid=avoid, progress=look.get("progress", silent), cancel=look.get("cancel")
+        )
         return answers[0].heatmap
 
 
@@ -153,7 +169,7 @@ def similar(
     *,
     exclude: Places = (),
     text: str | None = None,
-    threshold: float | None = None,
+    threshold: float | Literal["auto"] = "auto",
     top: int | None = None,
     min_area_m2: float = 0.0,
     shape: Shape = "box",
@@ -166,7 +182,7 @@ def similar(
         examples: Boxes (xmin, ymin, xmax, ymax), geometries or a GeoDataFrame, in the raster's CRS.
         exclude: Places that must not be found.
         text: A question that the finds should answer too.
-        threshold: Lowest score 0..1; None is automatic.
+        threshold: Lowest score 0..1, or ``"auto"``.
         top: At most so many regions.
         min_area_m2: Smallest true ground area in square metres.
         shape: ``"box"`` or ``"polygon"``.
@@ -184,7 +200,7 @@ def similar(
             places(examples, prepared.raster.info.crs),
             places(exclude, prepared.raster.info.crs),
             text=text,
-            choice=_answer.Filter(threshold, min_area_m2, top),
+            choice=_filter(threshold, min_area_m2, top),
             progress=look.get("progress", silent),
             cancel=look.get("cancel"),
         )
@@ -226,11 +242,10 @@ def region_features(path: str | Path, boxes: Places, *, view: View = "both", **l
     from geoalign_core.indexing import plan_index
     from tiling.raster import open_raster
 
-    encoder = _encoder(look.get("model", DEFAULT_MODEL), look.get("device", "auto"))
-    with open_raster(path, policy=OpenPolicy(allow_vrt=look.get("allow_vrt", False))) as raster:
-        spec = plan_index(
-            raster, encoder, gsd_m=look.get("gsd_m"), bands=look.get("bands"), stretch=look.get("stretch", "auto")
-        )
+    settings = _settings(look)
+    encoder = _encoder(settings.model, settings.device)
+    with open_raster(path, policy=settings.policy) as raster:
+        spec = plan_index(raster, encoder, gsd_m=settings.gsd_m, bands=settings.bands, stretch=settings.stretch)
         return _region_features(
             raster,
             encoder,
@@ -239,7 +254,7 @@ def region_features(path: str | Path, boxes: Places, *, view: View = "both", **l
             stretch=spec.stretch,
             gsd_m=spec.levels[0].canvas.gsd_m,
             view=view,
-            jobs=look.get("jobs", os.cpu_count() or 1),
+            jobs=settings.jobs,
             progress=look.get("progress", silent),
             cancel=look.get("cancel"),
         )
@@ -257,6 +272,8 @@ def places(items: Places, crs: Any) -> list[shapely.Geometry]:  # noqa: ANN401 -
     if hasattr(frame, "geometry"):
         known = frame.crs is not None and crs is not None
         return list(frame.to_crs(crs).geometry if known else frame.geometry)
+    if isinstance(items, shp.Geometry) or (len(items) == 4 and all(isinstance(value, int | float) for value in items)):
+        items = [items]
     result = []
     for item in items:
         if isinstance(item, shp.Geometry):

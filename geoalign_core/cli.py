@@ -10,110 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geoalign_core.options import MODEL, PATH, Box, area, finding, looking
 from tiling.clikit import EXIT_PARTIAL, note, run_cli, tqdm_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from geoalign_core.answer import Filter
     from geoalign_core.settings import Settings
-
-_PATH = click.Path(path_type=Path)
-_MODEL = "geoalign-s"
-_EXTENT = "XMIN,YMIN,XMAX,YMAX"
-
-
-class Metres(click.ParamType):
-    """A length on the ground: ``0.5m``, ``50cm`` or plain ``0.5``."""
-
-    name = "metres"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        """Return metres."""
-        if isinstance(value, float):
-            return value
-        text = str(value).strip().lower()
-        factor = 0.01 if text.endswith("cm") else 1.0
-        try:
-            metres = float(text.removesuffix("cm").removesuffix("m")) * factor
-        except ValueError:
-            self.fail(f"{value!r} is not a length; write it like 0.5m", param, ctx)
-        if not 0 < metres < 1e6:
-            self.fail(f"{value!r} is not a ground resolution; write it like 0.5m", param, ctx)
-        return metres
-
-
-class Threshold(click.ParamType):
-    """``auto`` or a number from 0 to 1."""
-
-    name = "threshold"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:  # noqa: ANN401
-        """Return the number, or None for ``auto``."""
-        if value is None or value == "auto":
-            return None
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither auto nor a number", param, ctx)
-        if not 0 <= number <= 1:
-            self.fail(f"{value} is not between 0 and 1", param, ctx)
-        return number
-
-
-class Box(click.ParamType):
-    """``xmin,ymin,xmax,ymax``."""
-
-    name = "box"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:  # noqa: ANN401
-        """Return the four numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != 4 or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
-            self.fail(f"{value!r} is not xmin,ymin,xmax,ymax", param, ctx)
-        return numbers
-
-
-def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return wrap
-
-
-_looking = _options(
-    click.option("--model", default=_MODEL, show_default=True, metavar="NAME|PATH", help="Model name or folder."),
-    click.option("--gsd", type=Metres(), metavar="0.5m", help="Ground resolution to look at.  [default: the model's]"),
-    click.option("--bands", metavar="R,G,B", help="Band numbers.  [default: by colour]"),
-    click.option(
-        "--stretch", default="auto", show_default=True, metavar="auto|none|p2-98|min-max|LO,HI|FILE.json",
-        help="How values become 8-bit, once for the whole raster.",
-    ),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="Where to compute."),
-    click.option("-j", "--jobs", type=click.IntRange(1), default=None, help="Reading threads.  [default: all cores]"),
-    click.option("--max-windows", type=click.IntRange(1), help="Refuse larger rasters.  [default: 200000]"),
-    click.option("--allow-vrt", is_flag=True, help="Open virtual rasters, which may read any file they name."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-)  # fmt: skip
-_area = click.option("--area", metavar="XMIN,YMIN,XMAX,YMAX|FILE", help="Only this part of the raster.")
-_finding = _options(
-    click.option("--out", type=_PATH, metavar="DIR", help="Folder for all files.  [default: RASTER-geoalign]"),
-    click.option("--boxes", type=_PATH, metavar="FILE", help="Regions: .gpkg .shp .geojson .fgb .parquet"),
-    click.option("--heatmap", type=_PATH, metavar="FILE", help="Scores 0..1 as a GeoTIFF."),
-    click.option("--picture", type=_PATH, metavar="FILE", help="A PNG to look at."),
-    click.option("--threshold", type=Threshold(), metavar="T|auto", help="Lowest score of a region.  [default: auto]"),
-    click.option("--top", type=click.IntRange(1), help="At most so many regions per question."),
-    click.option("--min-area", type=click.FloatRange(0), default=0.0, metavar="M2", help="Smallest region."),
-    click.option("--overwrite", is_flag=True, help="Replace files that are there."),
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -140,19 +42,33 @@ def _filter(options: dict[str, Any]) -> Filter:
 
 
 def _plan(options: dict[str, Any], raster: Path, names: list[str], *, classes: bool = False) -> Any:  # noqa: ANN401
-    from geoalign_core.outputs import plan_outputs
+    from geoalign_core.outputs import CLASSES, plan_outputs
 
     chosen = [options[key] for key in ("boxes", "heatmap", "picture")]
     folder = options["out"]
     if folder is None and not any(chosen):
         folder = Path(f"{raster.stem}-geoalign")
-    class_file = (folder or next(path for path in chosen if path).parent) / "classes.tif" if classes else None
+    class_file = (folder or next(path for path in chosen if path).parent) / f"{CLASSES}.tif" if classes else None
     plan = plan_outputs(
         names, folder=folder, boxes=options["boxes"], heatmap=options["heatmap"], picture=options["picture"],
         classes=class_file, overwrite=options["overwrite"],
     )  # fmt: skip
-    plan.check()
+    inputs = [raster, *options.get("example", ()), *(options.get(key) for key in ("boxes_of", "area", "stretch"))]
+    inputs += options.get("exclude", ())
+    plan.check([Path(path) for path in inputs if path])
     return plan
+
+
+def _look_first(raster: Path, options: dict[str, Any], plan: Any) -> Any:  # noqa: ANN401 - OutputPlan, RasterInfo
+    """Open the raster for a moment, so that what cannot end well does not begin."""
+    from tiling.area import parse_area
+    from tiling.raster import OpenPolicy, open_raster
+
+    with open_raster(raster, policy=OpenPolicy(allow_vrt=options["allow_vrt"])) as opened:
+        plan.check_place(opened.info)
+        if options["area"] is not None:
+            parse_area(options["area"], opened.info)
+        return opened.info
 
 
 def _finish(report: dict[str, Any], *, as_json: bool) -> None:
@@ -174,13 +90,13 @@ def _finish(report: dict[str, Any], *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("raster", type=_PATH)
+@click.argument("raster", type=PATH)
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
-@_finding
+@finding
 @click.option("--classes", is_flag=True, help="Also map each place to the question that fits it best.")
 @click.option("--avoid", multiple=True, metavar="WORDS", help="What the answers should not be; may be repeated.")
-@_area
-@_looking
+@area
+@looking
 def ask(raster: Path, queries: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     """Find what each QUERY names in RASTER.
 
@@ -190,15 +106,17 @@ def ask(raster: Path, queries: tuple[str, ...], **options: Any) -> None:  # noqa
     from geoalign_core.grounding.text import clean_query
     from geoalign_core.outputs import summary, write_outputs
 
-    names = [clean_query(query) for query in queries]
+    names = [clean_query(query) for query in (*queries, *options["avoid"])][: len(queries)]
+    choice = _filter(options)
     plan = _plan(options, raster, names, classes=options["classes"])
+    _look_first(raster, options, plan)
     with (
         tqdm_progress() as progress,
         prepare(raster, _settings(options), area=options["area"], progress=progress) as ready,
     ):
         _tell_pixel_mode(ready)
         answers, class_map, notes = ask_texts(
-            ready, names, avoid=options["avoid"], choice=_filter(options), classes=options["classes"], progress=progress
+            ready, names, avoid=options["avoid"], choice=choice, classes=options["classes"], progress=progress
         )
         with ready.timed("write"):
             write_outputs(plan, ready, answers, class_map)
@@ -215,17 +133,17 @@ def _tell_pixel_mode(ready: Any) -> None:  # noqa: ANN401 - Prepared
 
 
 @cli.command()
-@click.argument("raster", type=_PATH)
+@click.argument("raster", type=PATH)
 @click.option(
     "--box", "boxes_in", type=Box(), multiple=True, metavar="XMIN,YMIN,XMAX,YMAX", help="An example; may be repeated."
 )
-@click.option("--boxes-of", type=_PATH, metavar="FILE", help="Take examples from a vector file.")
-@click.option("--example", type=_PATH, multiple=True, metavar="FILE", help="An image that shows an example.")
+@click.option("--boxes-of", type=PATH, metavar="FILE", help="Take examples from a vector file.")
+@click.option("--example", type=PATH, multiple=True, metavar="FILE", help="An image that shows an example.")
 @click.option("--exclude", multiple=True, metavar="XMIN,YMIN,XMAX,YMAX|FILE", help="Not this; may be repeated.")
 @click.option("--text", metavar="QUERY", help="A question that the finds should answer too.")
-@_finding
-@_area
-@_looking
+@finding
+@area
+@looking
 def similar(raster: Path, **options: Any) -> None:  # noqa: ANN401
     """Find what looks like the examples in RASTER.
 
@@ -233,24 +151,26 @@ def similar(raster: Path, **options: Any) -> None:  # noqa: ANN401
     """
     from geoalign_core.answer import ask_examples, prepare
     from geoalign_core.grounding.examples import example_image, read_places
+    from geoalign_core.grounding.text import clean_query
     from geoalign_core.outputs import summary, write_outputs
     from tiling.errors import UsageError
 
     if not (options["boxes_in"] or options["boxes_of"] or options["example"]):
         raise UsageError("no example was given", remedy="use --box, --boxes-of or --example")
-    plan = _plan(options, raster, [options["text"] or "similar"])
+    name = clean_query(options["text"]) if options["text"] is not None else None
+    choice = _filter(options)
+    plan = _plan(options, raster, [name or "similar"])
+    info = _look_first(raster, options, plan)
+    include = read_places([*options["boxes_in"], *filter(None, [options["boxes_of"]])], info)
+    exclude = read_places(options["exclude"], info)
     with (
         tqdm_progress() as progress,
         prepare(raster, _settings(options), area=options["area"], progress=progress) as ready,
     ):
         _tell_pixel_mode(ready)
-        include = read_places(
-            [*map(list, options["boxes_in"]), *filter(None, [options["boxes_of"]])], ready.raster.info
-        )
-        exclude = read_places(options["exclude"], ready.raster.info)
         images = [example_image(path, ready) for path in options["example"]]
         answer, notes = ask_examples(
-            ready, include, exclude, images=images, text=options["text"], choice=_filter(options), progress=progress
+            ready, include, exclude, images=images, text=name, choice=choice, progress=progress
         )
         with ready.timed("write"):
             write_outputs(plan, ready, [answer])
@@ -259,10 +179,10 @@ def similar(raster: Path, **options: Any) -> None:  # noqa: ANN401
 
 
 @cli.command()
-@click.argument("rasters", nargs=-1, required=True, type=_PATH, metavar="RASTER...")
+@click.argument("rasters", nargs=-1, required=True, type=PATH, metavar="RASTER...")
 @click.option("--verify", is_flag=True, help="Hash every file of an index that is already there.")
-@_area
-@_looking
+@area
+@looking
 def index(rasters: tuple[Path, ...], **options: Any) -> int:  # noqa: ANN401
     """Build the index of each RASTER, or bring it up to date."""
     from geoalign_core.answer import prepare
@@ -307,9 +227,9 @@ def index(rasters: tuple[Path, ...], **options: Any) -> int:  # noqa: ANN401
 
 
 @cli.command()
-@click.argument("raster", type=_PATH)
-@_area
-@_looking
+@click.argument("raster", type=PATH)
+@area
+@looking
 def info(raster: Path, **options: Any) -> None:  # noqa: ANN401
     """Explain what asking RASTER would do."""
     from geoalign_core.explain import explain
@@ -347,7 +267,7 @@ def models_list(*, as_json: bool) -> None:
 
 
 @models.command("info")
-@click.argument("name", default=_MODEL)
+@click.argument("name", default=MODEL)
 def models_info(name: str) -> None:
     """Print a model's configuration as JSON."""
     from dataclasses import asdict
@@ -359,7 +279,7 @@ def models_info(name: str) -> None:
 
 @models.command("pull")
 @click.argument("name")
-@click.option("--from", "folder", type=_PATH, help="Take the files from this folder instead of the hub.")
+@click.option("--from", "folder", type=PATH, help="Take the files from this folder instead of the hub.")
 def models_pull(name: str, folder: Path | None) -> None:
     """Fetch a model from its hub: the one command that uses the network."""
     from geoalign_core.models.registry import pull_model
@@ -368,7 +288,7 @@ def models_pull(name: str, folder: Path | None) -> None:
 
 
 @models.command("verify")
-@click.argument("name", default=_MODEL)
+@click.argument("name", default=MODEL)
 def models_verify(name: str) -> int:
     """Check a model's files against their published SHA-256."""
     from geoalign_core.models.registry import verify_model

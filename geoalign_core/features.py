@@ -111,6 +111,8 @@ def region_features(
     Raises:
         ExamplesError: A box lies outside the raster or has no area.
     """
+    if view not in ("roi", "crop", "both"):
+        raise ExamplesError("a view is roi, crop or both", measured=str(view))
     base = plan_canvas(raster.info, gsd_m)
     groups: dict[int, list[int]] = defaultdict(list)
     bounds = np.array([_on_canvas(base, box, number) for number, box in enumerate(boxes)]).reshape(-1, 4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from tiling.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,6 +28,8 @@ def answers_frame(answers: Sequence[Answer], *, model: str, shape: Shape = "box"
         One row per region in the raster's CRS; rank 1 is the best of its query; area_m2 is the outline's true ground
         area (NaN in pixel mode).
     """
+    if shape not in ("box", "polygon"):
+        raise UsageError("a shape is box or polygon", measured=str(shape))
     from geopandas import GeoDataFrame
 
     from geoalign_core.export.frames import with_schema

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from geoalign_core.settings import SCORE_PROTOCOL
-from tiling.files import refuse_existing
+from tiling.errors import NotGeoreferencedError, UsageError
+from tiling.files import refuse_existing, write_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from geoalign_core.answer import Answer, ClassMap, Prepared
+    from tiling.raster import RasterInfo
 
+CLASSES = "classes"
+"""Name of the land-cover map among the files; no question's files are called so."""
 _SLUG_LENGTH = 48
 
 
@@ -50,20 +54,59 @@ class OutputPlan:
         if self.classes is not None:
             yield self.classes.with_name(self.classes.name + ".aux.xml")
 
-    def check(self) -> None:
+    def check(self, inputs: Sequence[Path] = ()) -> None:
         """Fail now rather than after the work.
+
+        Args:
+            inputs: Files that are read: never written over, whatever ``overwrite`` says.
 
         Raises:
             OutputExistsError: A file is there and ``overwrite`` was not asked for.
-            UsageError: A suffix is unknown.
+            OutputWriteError: A folder cannot be made, or a target is no file.
+            UsageError: A suffix is wrong, two outputs share a name, or an output is an input.
         """
         from geoalign_core.export.vector import check_suffix
 
         for path in (self.joint_boxes, *(files.boxes for files in self.answers)):
             if path is not None:
                 check_suffix(path)
-        for path in self.paths():
+        for files in self.answers:
+            _check_kind(files.heatmap, (".tif", ".tiff"), "a heatmap")
+            _check_kind(files.picture, (".png",), "a picture")
+        paths = list(self.paths())
+        read = {path.resolve() for path in inputs}
+        for path in paths:
+            if path.resolve() in read:
+                raise UsageError("is read, so it cannot be written as well", path=path, remedy="give another name")
+            if paths.count(path) > 1:
+                raise UsageError("would be written twice", path=path, remedy="give each output a name of its own")
             refuse_existing(path, overwrite=self.overwrite)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise write_error(path.parent, error) from error
+
+    def check_place(self, info: RasterInfo) -> None:
+        """Fail for a format that needs a CRS when the raster has none.
+
+        Raises:
+            NotGeoreferencedError: GeoJSON was asked for.
+        """
+        for path in self.paths():
+            if info.crs is None and path.suffix.lower() == ".geojson":
+                raise _no_place(path)
+
+
+def _no_place(path: Path) -> NotGeoreferencedError:
+    return NotGeoreferencedError(
+        "GeoJSON holds longitude and latitude, and this raster has no coordinate system", path=path,
+        remedy="write .gpkg instead",
+    )  # fmt: skip
+
+
+def _check_kind(path: Path | None, suffixes: tuple[str, ...], what: str) -> None:
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise UsageError(f"{what} is written as {suffixes[0]}", path=path, remedy=f"end its name with {suffixes[0]}")
 
 
 def slugs(names: Sequence[str]) -> list[str]:
@@ -72,7 +115,7 @@ def slugs(names: Sequence[str]) -> list[str]:
     for number, name in enumerate(names, 1):
         plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
         slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_LENGTH].strip("-") or f"question-{number}"
-        result.append(slug if slug not in result else f"{slug}-{number}")
+        result.append(f"{slug}-{number}" if slug in (*result, CLASSES) else slug)
     return result
 
 

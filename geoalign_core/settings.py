@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from geoalign_core.models.registry import DEFAULT_MODEL
+from tiling.errors import UsageError
 from tiling.raster import OpenPolicy
 
 SCORE_PROTOCOL = "relevance-1"
@@ -17,7 +18,11 @@ MAX_WINDOWS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that decides which index answers."""
+    """Everything that decides which index answers.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
 
     model: str = DEFAULT_MODEL
     gsd_m: float | None = None
@@ -29,3 +34,7 @@ class Settings:
     max_windows: int = MAX_WINDOWS
     """Refuse a raster that needs more: a damaged or hostile header can declare any size."""
     policy: OpenPolicy = field(default_factory=OpenPolicy)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1 or self.max_windows < 1:
+            raise UsageError("jobs and max_windows are at least 1", measured=f"{self.jobs}, {self.max_windows}")

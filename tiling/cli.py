@@ -76,8 +76,11 @@ def _spec(options: dict[str, Any]) -> ChipSpec:
     gsd = None if options["gsd"] is None else Length.parse(options["gsd"].removesuffix("m") + "m").value
     if gsd == 0:
         raise UsageError("the ground resolution must be a positive number of metres", measured="0")
+    tile = Length.parse(options["tile"])
+    if tile.value <= 0:
+        raise UsageError("a tile must have a size", measured=options["tile"], remedy="write it like 512px or 100m")
     return ChipSpec(
-        tile=Length.parse(options["tile"]),
+        tile=tile,
         overlap=Length.parse(options["overlap"]),
         edge=options["edge"],
         gsd_m=gsd,

@@ -36,8 +36,9 @@ def run_cli(command: click.Command, args: Sequence[str] | None = None) -> int:
         result = command.main(args=arguments, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        where = getattr(getattr(error, "ctx", None), "command_path", None)
+        hint = f"; see {where} --help" if where else ""
+        return _tell(f"error: {error.format_message().rstrip('.')}{hint}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _tell(STOPPED, EXIT_INTERRUPTED)
     except BrokenPipeError:

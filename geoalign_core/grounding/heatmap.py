@@ -37,6 +37,8 @@ class Heatmap:
     crs: CRS | None
     gsd_m: float | None
     """Ground size of a heatmap pixel; None in pixel mode."""
+    frame_px: tuple[float, float] | None = None
+    """Width and height of the raster in heatmap pixels: the last row and column may reach beyond it."""
 
 
 def resample(values: NDArray[np.float32], rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -92,6 +94,8 @@ class HeatLattice:
     """Heatmap pixel → CRS."""
     crs: CRS | None
     gsd_m: float | None
+    frame_px: tuple[float, float]
+    """Width and height of the raster's part of it, not rounded."""
 
     @classmethod
     def of(cls, cells: ScoreMap, canvas: Canvas, cell_px: int) -> HeatLattice:
@@ -111,6 +115,7 @@ class HeatLattice:
             transform=cells.transform * Affine.scale(1 / PIXELS_PER_PATCH),
             crs=cells.crs,
             gsd_m=None if canvas.gsd_m is None else canvas.gsd_m * cell_px / PIXELS_PER_PATCH,
+            frame_px=(cols * PIXELS_PER_PATCH, rows * PIXELS_PER_PATCH),
         )
 
     def interpolate(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,7 +141,7 @@ class HeatLattice:
         values = score(self.interpolate(odds))
         if area is not None:
             values[self.outside(area)] = np.nan
-        return Heatmap(values, self.transform, self.crs, self.gsd_m)
+        return Heatmap(values, self.transform, self.crs, self.gsd_m, self.frame_px)
 
     def outside(self, area: shapely.Geometry) -> NDArray[np.bool_]:
         """Return (height_px, width_px): whether a pixel's centre lies outside ``area``."""

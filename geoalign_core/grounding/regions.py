@@ -180,6 +180,8 @@ def find_regions(
     if not parts:
         return []
     pixels = np.array([part.polygon for part in parts])
+    if heat.frame_px is not None:
+        pixels = shapely.intersection(pixels, shapely.box(0, 0, *heat.frame_px))
     t = heat.transform
     polygons = np.array([affinity.affine_transform(p, (t.a, t.b, t.d, t.e, t.c, t.f)) for p in pixels])
     bounds = shapely.bounds(pixels)

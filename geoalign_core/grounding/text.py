@@ -63,6 +63,8 @@ def encode_queries(encoder: Encoder, queries: Sequence[str], *, avoid: Sequence[
         QueryError: A question has no words.
     """
     cleaned = tuple(clean_query(query) for query in queries)
+    if not cleaned:
+        raise QueryError("there is no question", remedy='say what to look for, for example "swimming pools"')
     prompts = encoder.config.prompts
     notes = []
     for query in cleaned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from geoalign_core.indexing.spec import IndexSpec, LevelSpec
     from geoalign_core.models.encoder import Encoder, RawFeatures, Readout
+    from tiling.canvas import Canvas
     from tiling.progress import CancelToken
     from tiling.raster import Raster
     from tiling.reader import Tile
@@ -78,7 +80,8 @@ def encode_shard(
     for start in range(0, len(pixels.tiles), batch):
         tell(start)
         tiles = pixels.tiles[start : start + batch]
-        features = encoder.encode_raw(np.stack([tile.image for tile in tiles]))
+        canvas = spec.levels[pixels.id.level].canvas
+        features = encoder.encode_raw(np.stack([mirror_beyond(tile, canvas) for tile in tiles]))
         _check(features, spec, spec.levels[pixels.id.level], len(tiles))
         parts.append(features)
     return parts
@@ -174,3 +177,22 @@ def _bounds(level: LevelSpec, box: shapely.Polygon) -> tuple[float, float, float
         box, lambda xy: np.stack([t.a * xy[:, 0] + t.b * xy[:, 1] + t.c, t.d * xy[:, 0] + t.e * xy[:, 1] + t.f], axis=1)
     )
     return moved.bounds
+
+
+def mirror_beyond(tile: Tile, canvas: Canvas) -> NDArray[np.uint8]:
+    """Return a window's image with what lies beyond the raster's edge mirrored instead of repeated.
+
+    A canvas reaches up to a patch beyond the raster. A mirror continues the texture there; repeated pixels are
+    stripes that a model takes for something else.
+    """
+    image = tile.image
+    for axis, start, length_px in (
+        (1, tile.window.row_off_px, canvas.raster_height_px),
+        (2, tile.window.col_off_px, canvas.raster_width_px),
+    ):
+        inside = math.floor(length_px) - start
+        beyond = image.shape[axis] - inside
+        if 0 < beyond < inside:
+            numbers = np.arange(image.shape[axis])
+            image = np.take(image, np.where(numbers < inside, numbers, 2 * (inside - 1) - numbers), axis)
+    return image
