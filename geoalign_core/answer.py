@@ -14,7 +14,7 @@ from shapely import affinity
 
 from geoalign_core.errors import TooManyWindowsError
 from geoalign_core.grounding.heatmap import HeatLattice, Heatmap, join_levels
-from geoalign_core.grounding.regions import Region, auto_threshold, find_regions
+from geoalign_core.grounding.regions import AUTO_OUTLINE, AUTO_SEED, Region, find_regions
 from geoalign_core.grounding.relevance import log_odds
 from geoalign_core.grounding.text import encode_queries
 from geoalign_core.models.registry import load_encoder
@@ -50,7 +50,7 @@ class Filter:
     """
 
     threshold: float | None = None
-    """Lowest score, 0..1; None is automatic (:func:`~geoalign_core.grounding.regions.auto_threshold`)."""
+    """Lowest score, 0..1; None is automatic: places that reach 0.5, outlined at 0.35."""
     min_area_m2: float = 0.0
     top: int | None = None
 
@@ -72,10 +72,19 @@ class Answer:
     regions: tuple[Region, ...]
     """Best first."""
     threshold: float
+    """Lowest score of a region's pixels."""
+    seed: float
+    """Lowest best score of a region."""
+
     gsd_m: float | None
     """Ground resolution that the model looked at; None in pixel mode."""
     best_score: float | None
     """Highest score of the heatmap; None when nothing of the image was valid."""
+
+    @property
+    def bar(self) -> float:
+        """The score to tell people: what the regions lie above, or what nothing reached."""
+        return self.threshold if self.regions else max(self.threshold, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +210,11 @@ def _lattice(prepared: Prepared, cells: ScoreMap) -> HeatLattice:
 
 def _answer(query: str, heatmap: Heatmap, gsd_m: float | None, choice: Filter) -> Answer:
     finite = heatmap.values[np.isfinite(heatmap.values)]
-    threshold = auto_threshold(heatmap.values) if choice.threshold is None else choice.threshold
-    regions = find_regions(heatmap, threshold, min_area_m2=choice.min_area_m2, top=choice.top)
+    threshold = AUTO_OUTLINE if choice.threshold is None else choice.threshold
+    seed = AUTO_SEED if choice.threshold is None else 0.0
+    regions = find_regions(heatmap, threshold, seed=seed, min_area_m2=choice.min_area_m2, top=choice.top)
     best = float(finite.max()) if finite.size else None
-    return Answer(query, heatmap, tuple(regions), threshold, gsd_m, best)
+    return Answer(query, heatmap, tuple(regions), threshold, seed, gsd_m, best)
 
 
 def ask_texts(

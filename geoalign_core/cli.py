@@ -80,7 +80,7 @@ def _finish(report: dict[str, Any], *, as_json: bool) -> None:
     for item in report["queries"]:
         best = "nothing to see" if item["best_score"] is None else f"best {item['best_score']:.2f}"
         count = f"{item['count']} place{'' if item['count'] == 1 else 's'}"
-        click.echo(f'"{item["query"]}": {count} above {item["threshold"]:.2f}, {best}')
+        click.echo(f'"{item["query"]}": {count} above {item["above"]:.2f}, {best}')
         for kind in ("boxes", "heatmap", "picture"):
             if item[kind]:
                 click.echo(f"  {kind:<8} {item[kind]}")

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from geoalign_core.errors import QueryError
 from geoalign_core.grounding.heatmap import Heatmap, resample
-from geoalign_core.grounding.regions import auto_threshold, find_regions
+from geoalign_core.grounding.regions import find_regions
 from geoalign_core.grounding.relevance import log_odds, score
 from geoalign_core.grounding.text import clean_query
 from geoalign_core.outputs import slugs
@@ -149,13 +149,14 @@ def test_rotated_rasters_get_boxes_along_the_image():
     assert region.box.symmetric_difference(region.polygon).area < 1e-6
 
 
-def test_auto_threshold_stays_between_half_and_seven_tenths():
-    rng = np.random.default_rng(0)
-    two = np.concatenate([rng.normal(0.1, 0.02, 5000), rng.normal(0.95, 0.02, 500)]).clip(0, 1).astype(np.float32)
-    assert auto_threshold(two) == pytest.approx(0.5, abs=0.1)
-    assert auto_threshold(np.full(100, 0.95, np.float32)) <= 0.7
-    assert auto_threshold(np.full(100, 0.05, np.float32)) == 0.5
-    assert auto_threshold(np.full(100, np.nan, np.float32)) == 0.5
+def test_a_seed_lets_weak_rims_in_but_not_weak_regions():
+    values = np.zeros((20, 40), np.float32)
+    values[2:12, 2:12] = 0.4
+    values[6, 6] = 0.6
+    values[2:12, 25:35] = 0.45
+    (region,) = find_regions(heat(values), 0.35, seed=0.5)
+    assert region.polygon.area == 100 * 4
+    assert len(find_regions(heat(values), 0.35)) == 2
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "🛰️", "???", "—"])

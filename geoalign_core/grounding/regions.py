@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _BLOCK_PX = 2048
 _EIGHT = np.ones((3, 3), dtype=int)
 NMS_IOU = 0.5
+AUTO_SEED = 0.5
+"""Automatic regions hold a place where the question outweighs everything generic …"""
+AUTO_OUTLINE = 0.35
+"""… and reach as far as this score: things fade at their rims, where a patch sees something else as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +49,6 @@ class _Part:
     total: float
     count: int
     best: float
-
-
-def auto_threshold(values: NDArray[np.float32]) -> float:
-    """Return the documented automatic threshold of a heatmap.
-
-    0.5, where the question outweighs everything generic, raised to Otsu's threshold between foreground and
-    background when that is higher, but never above 0.7 so that an image full of the thing asked for stays found.
-    """
-    sample = values[np.isfinite(values)]
-    if sample.size == 0:
-        return 0.5
-    counts, edges = np.histogram(sample, bins=256, range=(0.0, 1.0))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    mass = np.cumsum(counts * centres)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    otsu = float(edges[1:][np.nanargmax(np.where(np.isfinite(between), between, -1))])
-    return float(np.clip(otsu, 0.5, 0.7))
 
 
 def _parts(values: NDArray[np.float32], threshold: float, row: int, col: int) -> list[_Part]:
@@ -146,6 +130,7 @@ def find_regions(
     heat: Heatmap,
     threshold: float,
     *,
+    seed: float = 0.0,
     min_area_m2: float = 0.0,
     top: int | None = None,
     block_px: int = _BLOCK_PX,
@@ -155,6 +140,7 @@ def find_regions(
     Args:
         heat: The heatmap.
         threshold: Lowest score of a region's pixels, 0..1.
+        seed: A region counts only when its best pixel reaches this (hysteresis thresholding).
         min_area_m2: Smallest true ground area; in pixel mode, smallest area in image pixels.
         top: Keep at most this many.
         block_px: Side of the blocks that are outlined at a time; memory grows with its square. The result does not
@@ -177,6 +163,7 @@ def find_regions(
         parts,
         shapely.multilinestrings([shapely.linestrings(line) for line in lines]) if lines else shapely.Point(),
     )
+    parts = [part for part in parts if part.best >= seed]
     if not parts:
         return []
     pixels = np.array([part.polygon for part in parts])
