@@ -145,3 +145,11 @@ def square(path, col, row, size):
 
 if __name__ == "__main__":
     build(sys.argv[1], TinyEncoder(sleep_s=float(os.environ.get("GEOALIGN_TEST_SLEEP", "0"))), batch=2)
+
+
+def mirrored(tile, canvas):
+    """The window's image with numpy's own reflection in place of what lies beyond the raster."""
+    height = min(tile.window.height_px, int(canvas.raster_height_px) - tile.window.row_off_px)
+    width = min(tile.window.width_px, int(canvas.raster_width_px) - tile.window.col_off_px)
+    beyond = ((0, 0), (0, tile.window.height_px - height), (0, tile.window.width_px - width))
+    return np.pad(tile.image[:, :height, :width], beyond, mode="reflect")

@@ -397,3 +397,55 @@ def test_cancelling_stops_and_keeps_what_is_done(scene, tiny_model):
     with pytest.raises(CancelledError):
         ga.index(scene, model=str(tiny_model), cancel=token)
     assert ga.index(scene, model=str(tiny_model)).complete
+
+
+def test_inputs_are_never_written_over(ask, geoalign, scene, tiny_model, tmp_path):
+    before = scene.read_bytes()
+    code, _, err = ask(scene, "lake", out=None, heatmap=scene, overwrite=True)
+    assert code == 2
+    assert "is read, so it cannot be written" in err
+    assert scene.read_bytes() == before
+    marks = tmp_path / "marks.gpkg"
+    geopandas.GeoDataFrame(geometry=geopandas.points_from_xy([500030], [5799960]).buffer(8), crs=32631).to_file(marks)
+    args = ["--boxes-of", marks, "--boxes", marks, "--overwrite", "--model", tiny_model]
+    assert geoalign("similar", scene, *args)[0] == 2
+    assert len(geopandas.read_file(marks)) == 1
+
+
+def test_two_outputs_never_share_a_name(ask, scene, tmp_path):
+    code, out, err = ask(scene, "classes", "lake", classes=True, json=True)
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["classes"]["path"] != report["queries"][0]["heatmap"]
+    code, _, err = ask(scene, "lake", out=None, heatmap=tmp_path / "a.jpg")
+    assert code == 2
+    assert ".tif" in err
+
+
+def test_without_a_crs_an_area_is_in_columns_and_rows(ask, make_raster):
+    path = make_raster(RGB, "local.tif", crs=None, res=0.5)
+    code, out, err = ask(path, "water", area="10,10,60,50", threshold="0", json=True)
+    assert code == 0, err
+    assert json.loads(out)["queries"][0]["count"] >= 1
+
+
+def test_regions_end_where_the_raster_ends(ask, scene):
+    _, out, _ = ask(scene, "lake", threshold="0", json=True)
+    frame = geopandas.read_file(json.loads(out)["queries"][0]["boxes"], layer="polygons")
+    with rasterio.open(scene) as source:
+        np.testing.assert_allclose(frame.total_bounds, source.bounds, atol=1e-6)
+    assert frame.area_m2[0] == pytest.approx(150 * 130, rel=1e-3)
+
+
+def test_python_arguments_are_checked(scene, tiny_model):
+    import geoalign_core as ga
+    from tiling.errors import UsageError
+
+    look = {"model": str(tiny_model), "device": "cpu"}
+    with pytest.raises(TypeError, match="unknown keyword tresh"):
+        ga.ask(scene, "lake", tresh=0.1, **look)
+    for wrong in ({"threshold": 5.0}, {"top": 0}, {"min_area_m2": -1.0}, {"shape": "circle"}):
+        with pytest.raises(UsageError):
+            ga.ask(scene, "lake", **look, **wrong)
+    with pytest.raises(UsageError):
+        ga.ask(scene, [], **look)

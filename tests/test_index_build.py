@@ -17,7 +17,7 @@ from pyarrow import parquet
 from geoalign_core.errors import IndexStaleError
 from geoalign_core.indexing import build_index, open_index, plan_index
 from geoalign_core.indexing.quantise import quantise, valid_shares
-from tests.index_tools import PATCH, TinyEncoder, build, contents, picture, plan, save, square
+from tests.index_tools import PATCH, TinyEncoder, build, contents, mirrored, picture, plan, save, square
 from tiling.errors import AreaError, NotGeoreferencedError
 from tiling.progress import CancelToken
 from tiling.raster import open_raster
@@ -42,7 +42,7 @@ def expected_rows(path, spec, encoder, level):
     with open_raster(path) as raster:
         for tile in read_windows(raster, part.canvas, part.grid, bands=spec.bands, stretch=spec.stretch):
             if tile.valid.any():
-                features = encoder.encode_raw(tile.image[None])
+                features = encoder.encode_raw(mirrored(tile, part.canvas)[None])
                 rows = features.patches[0].reshape(spec.channels, -1).T
                 out[tile.window.row, tile.window.col] = rows, features.window[0], tile.valid
     return out
