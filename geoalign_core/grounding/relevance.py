@@ -9,7 +9,7 @@ so that 0.5 means: the question explains the patch exactly as well as all the ge
 
     logit(score) = s q − log Σ_k exp(s c_k)
 
-are what is averaged over levels and interpolated between patches; the sigmoid comes last.
+are what is interpolated between patches, after the cosines were averaged over levels; the sigmoid comes last.
 """
 
 from __future__ import annotations
