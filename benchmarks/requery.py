@@ -19,12 +19,12 @@ import numpy as np
 from affine import Affine
 
 from geoalign_core.indexing import IndexSpec, LevelSpec, LinearQuery, score_maps
-from geoalign_core.indexing.fingerprint import SourceFingerprint
 from geoalign_core.indexing.quantise import quantise
 from geoalign_core.indexing.search import score_shards
 from geoalign_core.indexing.shard import ShardContent, write_shard
 from geoalign_core.indexing.store import SHARDS_FOLDER, Index
 from tiling.canvas import Canvas
+from tiling.fingerprint import SourceFingerprint
 from tiling.grid import TileGrid
 from tiling.radiometry import BandChoice, Stretch
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from geoalign_core.errors import IndexCorruptError, IndexStaleError
 from geoalign_core.indexing.areas import shards_in_area
 from geoalign_core.indexing.embed import encode_shard, pack_shard, pixel_hashes, read_shards, stored_hashes
-from geoalign_core.indexing.fingerprint import SourceFingerprint, fingerprint
 from geoalign_core.indexing.location import index_homes, writable_home
 from geoalign_core.indexing.lock import writer_lock
 from geoalign_core.indexing.sealed import unseal, write_sealed
@@ -25,6 +24,7 @@ from geoalign_core.indexing.store import SHARDS_FOLDER, BuildReport, Index, load
 from geoalign_core.indexing.stretches import JOURNAL_FILE, journal
 from tiling.errors import AreaError
 from tiling.files import write_error
+from tiling.fingerprint import SourceFingerprint, fingerprint
 from tiling.progress import silent
 
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ def _check(features: RawFeatures, spec: IndexSpec, level: LevelSpec, count: int)
 
 
 def _hash(tile: Tile) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(tile.image).data)
+    digest = hashlib.sha256(np.ascontiguousarray(tile.array).data)
     digest.update(np.packbits(tile.valid).data)
     return digest.hexdigest()
 
@@ -185,7 +185,7 @@ def mirror_beyond(tile: Tile, canvas: Canvas) -> NDArray[np.uint8]:
     A canvas reaches up to a patch beyond the raster. A mirror continues the texture there; repeated pixels are
     stripes that a model takes for something else.
     """
-    image = tile.image
+    image = tile.array
     for axis, start, length_px in (
         (1, tile.window.row_off_px, canvas.raster_height_px),
         (2, tile.window.col_off_px, canvas.raster_width_px),

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from geoalign_core.models.config import ModelConfig
     from geoalign_core.models.encoder import Encoder
     from tiling.grid import Window
+    from tiling.info import RasterInfo
     from tiling.radiometry import BandChoice, Stretch
-    from tiling.raster import Raster, RasterInfo
+    from tiling.raster import Raster
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from geoalign_core.errors import IndexCorruptError
-from geoalign_core.indexing.fingerprint import SourceFingerprint, fingerprint
 from geoalign_core.indexing.location import index_homes
 from geoalign_core.indexing.sealed import hash_of, unseal, write_sealed
 from geoalign_core.indexing.shard import (
@@ -22,6 +21,7 @@ from geoalign_core.indexing.shard import (
     open_shard,
     read_steadily,
 )
+from tiling.fingerprint import SourceFingerprint, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

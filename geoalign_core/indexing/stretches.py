@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from geoalign_core.indexing.fingerprint import SourceFingerprint, fingerprint
 from geoalign_core.indexing.location import index_homes
 from geoalign_core.indexing.sealed import unseal
 from tiling.errors import StretchError
+from tiling.fingerprint import SourceFingerprint, fingerprint
 from tiling.radiometry import Stretch, plan_stretch
 
 if TYPE_CHECKING:

@@ -6,9 +6,12 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiling.errors import RasterOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HEAD_BYTES = 64 * 1024
 _BLOCK_BYTES = 4096
@@ -71,6 +74,21 @@ def fingerprint(path: str | Path) -> SourceFingerprint:
             "cannot be read", path=path, measured=error.strerror, remedy="check the file's name and permissions"
         ) from error
     return SourceFingerprint(stat.st_size, stat.st_mtime_ns, digest.hexdigest(), _sidecars(path))
+
+
+def fingerprint_all(paths: Sequence[Path]) -> SourceFingerprint:
+    """Take one fingerprint of all the files that a raster's pixels come from.
+
+    Raises:
+        RasterOpenError: A file cannot be read.
+    """
+    each = [fingerprint(path) for path in paths]
+    if len(each) == 1:
+        return each[0]
+    digest = hashlib.sha256("".join(one.sha256 for one in each).encode())
+    sidecars = tuple(text for one in each for text in one.sidecars)
+    newest = max(one.mtime_ns for one in each)
+    return SourceFingerprint(sum(one.size_bytes for one in each), newest, digest.hexdigest(), sidecars)
 
 
 def _sidecars(path: Path) -> tuple[str, ...]:
