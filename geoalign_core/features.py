@@ -217,5 +217,5 @@ class _Reader:
         )
         start = 0
         while batch := list(itertools.islice(tiles, _BATCH)):
-            yield start, np.stack([tile.image for tile in batch])
+            yield start, np.stack([tile.array for tile in batch])
             start += len(batch)

@@ -68,6 +68,6 @@ def read_preview(
     for tile in read_windows(raster, canvas, windows, bands=bands, stretch=stretch, jobs=jobs):
         row, col = tile.window.row_off_px - y, tile.window.col_off_px - x
         place = np.s_[row : row + tile.window.height_px, col : col + tile.window.width_px]
-        image[place] = tile.image.transpose(1, 2, 0)
+        image[place] = tile.array.transpose(1, 2, 0)
         valid[place] = tile.valid
     return Preview(image, valid, canvas.transform * Affine.translation(x, y))

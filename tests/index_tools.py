@@ -152,4 +152,4 @@ def mirrored(tile, canvas):
     height = min(tile.window.height_px, int(canvas.raster_height_px) - tile.window.row_off_px)
     width = min(tile.window.width_px, int(canvas.raster_width_px) - tile.window.col_off_px)
     beyond = ((0, 0), (0, tile.window.height_px - height), (0, tile.window.width_px - width))
-    return np.pad(tile.image[:, :height, :width], beyond, mode="reflect")
+    return np.pad(tile.array[:, :height, :width], beyond, mode="reflect")

@@ -25,7 +25,7 @@ def check_against_dense(raster_path, encoder, *, tolerance):
         tile = next(
             read_windows(raster, level.canvas, [level.grid.window(0, 0)], bands=spec.bands, stretch=spec.stretch)
         )
-    expected = np.einsum("qd,dhw->qhw", texts, encoder.encode_dense(tile.image[None])[0])
+    expected = np.einsum("qd,dhw->qhw", texts, encoder.encode_dense(tile.array[None])[0])
     right, below = level.grid.overlaps_px(0, 0)[1], level.grid.overlaps_px(0, 0)[3]
     rows, cols = level.window_cells
     own = slice(0, rows - below // level.patch_px), slice(0, cols - right // level.patch_px)

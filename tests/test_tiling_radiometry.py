@@ -87,7 +87,7 @@ def test_palettes_become_colours(make_raster):
         stretch = plan_stretch(raster, bands)
         tile = next(read_windows(raster, pixel_canvas(raster.info), [Window(0, 0, 4, 4)], bands=bands, stretch=stretch))
     expected = np.array([colours[value][:3] for value in array.ravel()], "uint8").reshape(4, 4, 3)
-    np.testing.assert_array_equal(tile.image.transpose(1, 2, 0), expected)
+    np.testing.assert_array_equal(tile.array.transpose(1, 2, 0), expected)
 
 
 def test_bytes_stay_and_other_types_are_stretched(make_raster):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from rasterio.windows import Window as RasterioWindow
 from tiling import (
     CancelledError,
     CancelToken,
+    RasterOpenError,
     RasterReadError,
     Stretch,
     TileGrid,
@@ -27,6 +32,7 @@ from tiling import (
     read_raw,
     read_windows,
 )
+from tiling.resample import plan_taps, resample
 
 
 def noise(height, width, bands=3, dtype="uint8"):
@@ -61,7 +67,7 @@ def test_native_windows_equal_rasterio(make_raster, layout, jobs, size):
             for tile in tiles:
                 w = tile.window
                 box = RasterioWindow(w.col_off_px, w.row_off_px, w.width_px, w.height_px)
-                np.testing.assert_array_equal(tile.image, dataset.read(window=box))
+                np.testing.assert_array_equal(tile.array, dataset.read(window=box))
                 assert tile.transform.almost_equals(dataset.window_transform(box))
                 assert tile.valid.all()
                 assert tile.crs == dataset.crs
@@ -96,7 +102,7 @@ def test_a_window_never_depends_on_the_others(pyramid, data, gsd_m):
         for tile in read(raster, canvas, windows, jobs=data.draw(st.integers(1, 3))):
             w = tile.window
             rows, cols = slice(w.row_off_px, w.row_end_px), slice(w.col_off_px, w.col_end_px)
-            np.testing.assert_array_equal(tile.image, whole.image[:, rows, cols])
+            np.testing.assert_array_equal(tile.array, whole.array[:, rows, cols])
             np.testing.assert_array_equal(tile.valid, whole.valid[rows, cols])
 
 
@@ -109,7 +115,7 @@ def test_cell_size_and_cache_do_not_change_a_bit(pyramid, monkeypatch):
         with open_raster(pyramid) as raster:
             canvas = plan_canvas(raster.info, 0.77)
             grid = TileGrid(canvas.width_px, canvas.height_px, 224, 100)
-            results.append([(tile.image, tile.valid) for tile in read(raster, canvas, grid)])
+            results.append([(tile.array, tile.valid) for tile in read(raster, canvas, grid)])
     for other in results[1:]:
         for (image, valid), (same, also) in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(image, same)
@@ -123,7 +129,7 @@ def test_coarser_pixels_are_means_of_their_footprints(make_raster):
         assert canvas.scale_x == 4
         tile = read(raster, canvas, [Window(0, 0, 200, 150)])[0]
     means = array.reshape(3, 150, 4, 200, 4).mean(axis=(2, 4))
-    np.testing.assert_allclose(tile.image, means, atol=0.51)
+    np.testing.assert_allclose(tile.array, means, atol=0.51)
 
 
 def test_a_ramp_stays_a_ramp_at_any_resolution(make_raster):
@@ -146,8 +152,8 @@ def test_nodata_does_not_bleed(make_raster):
         for gsd_m in (0.25, 0.37, 0.5, 1.3):
             canvas = plan_canvas(raster.info, gsd_m)
             tile = read(raster, canvas, [Window(0, 0, canvas.width_px, canvas.height_px)])[0]
-            assert set(np.unique(tile.image[:, tile.valid])) == {200}
-            assert set(np.unique(tile.image[:, ~tile.valid])) == {0}
+            assert set(np.unique(tile.array[:, tile.valid])) == {200}
+            assert set(np.unique(tile.array[:, ~tile.valid])) == {0}
             assert tile.valid.mean() == pytest.approx(1 - 21 / 200, abs=0.03)
 
 
@@ -161,7 +167,7 @@ def test_beyond_the_raster_the_last_pixels_are_repeated(make_raster):
             rows = np.arange(window.row_off_px, window.row_end_px)
             cols = np.arange(window.col_off_px, window.col_end_px)
             expected = array[:, np.minimum(rows, 100)[:, None], np.minimum(cols, 98)]
-            np.testing.assert_array_equal(tile.image, expected)
+            np.testing.assert_array_equal(tile.array, expected)
             np.testing.assert_array_equal(tile.valid, (rows < 101)[:, None] & (cols < 99))
 
 
@@ -271,4 +277,119 @@ def test_stretch_is_the_same_for_every_window(make_raster):
         tiles = list(
             read_windows(raster, pixel_canvas(raster.info), TileGrid(512, 512, 256, 256), bands=bands, stretch=stretch)
         )
-    assert [int(tile.image.max()) for tile in tiles] == [0, 255, 0, 255]
+    assert [int(tile.array.max()) for tile in tiles] == [0, 255, 0, 255]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float32", "float64", "complex64"])
+def test_raw_samples_of_every_type_survive_the_reuse_of_memory(make_raster, monkeypatch, dtype):
+    array = noise(300, 500, bands=2, dtype=dtype)
+    path = make_raster(array, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    monkeypatch.setattr("tiling.cells._CELL_PX", 64)
+    monkeypatch.setattr("tiling.reader.CACHE_BYTES", 1)
+    with open_raster(path) as raster:
+        grid = TileGrid(500, 300, 70, 45)
+        tiles = list(read_raw(raster, pixel_canvas(raster.info), grid, indexes=(2, 1), jobs=3))
+    for tile in tiles:
+        w = tile.window
+        expected = array[[1, 0], w.row_off_px : w.row_end_px, w.col_off_px : w.col_end_px]
+        assert tile.array.dtype == array.dtype
+        np.testing.assert_array_equal(tile.array, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_stretched_pictures_survive_the_reuse_of_memory(make_raster, monkeypatch, dtype, bands):
+    path = make_raster(noise(300, 500, bands, dtype), tiled=True, blockxsize=64, blockysize=64, nodata=0)
+    monkeypatch.setattr("tiling.cells._CELL_PX", 64)
+    monkeypatch.setattr("tiling.reader.CACHE_BYTES", 1)
+    stretch = Stretch("fixed", (20.0,), (200.0,))
+    with rasterio.open(path) as dataset, open_raster(path) as raster:
+        grid = TileGrid(500, 300, 70, 45)
+        choice = choose_bands(raster.info)
+        for tile in read_windows(raster, pixel_canvas(raster.info), grid, bands=choice, stretch=stretch):
+            w = tile.window
+            box = RasterioWindow(w.col_off_px, w.row_off_px, w.width_px, w.height_px)
+            samples = dataset.read(choice.indexes, window=box)
+            np.testing.assert_array_equal(tile.valid, (samples != 0).any(axis=0))
+            np.testing.assert_array_equal(tile.array, stretch.apply(samples, tile.valid))
+
+
+def dense(taps, length):
+    weights = np.zeros((taps.index.shape[1], length))
+    for index, weight in zip(taps.index, taps.weight, strict=True):
+        weights[np.arange(len(index)), taps.first + index] += weight
+    return weights
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scale=st.one_of(st.sampled_from([0.5, 1.0, 2.0, 3.0, 8.0]), st.floats(0.4, 9.0)),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 80)),
+    holes=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_resampling_is_a_product_with_the_footprints(scale, size, holes, seed):
+    rng = np.random.default_rng(seed)
+    array = rng.integers(0, 256, (2, *size)).astype("uint8")
+    valid = rng.random(size) > 0.3 if holes else None
+    rows, cols = (plan_taps(0, math.ceil(length / scale), scale, length) for length in size)
+    down, across = dense(rows, size[0]), dense(cols, size[1])
+    assert (down.sum(axis=1) == pytest.approx(1)) and (across.sum(axis=1) == pytest.approx(1))
+    taken = np.s_[:, rows.first : rows.first + rows.count, cols.first : cols.first + cols.count]
+    got, good = resample(array[taken], None if valid is None else valid[taken[1:]], rows, cols)
+    share = down @ (np.ones(size) if valid is None else valid) @ across.T
+    sums = down @ (array if valid is None else array * valid) @ across.T
+    surely = share > 0.51
+    np.testing.assert_allclose(got[:, surely], (sums / np.maximum(share, 1e-9))[:, surely], atol=0.01)
+    if good is not None and scale >= 1:
+        inside = rows.inside[:, None] & cols.inside
+        np.testing.assert_array_equal(good[surely], inside[surely])
+        assert not good[share < 0.49].any()
+
+
+def test_overviews_with_blocks_of_their_own_are_read_as_they_are(make_raster, tmp_path):
+    path = make_raster(noise(1500, 1300), tiled=True, blockxsize=512, blockysize=512)
+    with rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=64), rasterio.open(path, "r+") as out:
+        out.build_overviews([2], rasterio.enums.Resampling.average)
+    with rasterio.open(path, overview_level=0) as dataset, open_raster(path) as raster:
+        assert dataset.block_shapes[0] == (64, 64)
+        canvas = plan_canvas(raster.info, raster.info.gsd_m * 2)
+        tile = read(raster, canvas, [Window(0, 0, canvas.width_px, canvas.height_px)])[0]
+        np.testing.assert_array_equal(tile.array, dataset.read())
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from tiling import TileGrid, Stretch, choose_bands, open_raster, pixel_canvas, reader
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+reader.CACHE_BYTES = 16 * 2**20
+with open_raster(sys.argv[1]) as raster:
+    canvas, bands = pixel_canvas(raster.info), choose_bands(raster.info)
+    grid = TileGrid(canvas.width_px, canvas.height_px, 256, 200)
+    before = peak()
+    for _ in reader.read_windows(raster, canvas, grid, bands=bands, stretch=Stretch("none")):
+        pass
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is told by Linux")
+def test_memory_does_not_grow_with_the_raster(make_raster):
+    peaks = []
+    for side in (2048, 4096):
+        path = make_raster(noise(side, side), f"{side}.tif", tiled=True, blockxsize=256, blockysize=256)
+        done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], check=True, capture_output=True, text=True)
+        peaks.append(float(done.stdout))
+    assert peaks[1] < 60
+    assert peaks[1] < peaks[0] + 12
+
+
+def test_a_closed_raster_is_not_read(make_raster):
+    with open_raster(make_raster(noise(64, 64))) as raster:
+        canvas = pixel_canvas(raster.info)
+    with pytest.raises(RasterOpenError, match="closed"):
+        read(raster, canvas, [Window(0, 0, 64, 64)])

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tiling.errors import UnsupportedRasterError
-from tiling.resample import plan_taps, resample
-from tiling.source import SourceRect, overview_size, read_source
+from tiling.resample import plan_taps, resample, result_type
+from tiling.source import SourceRect, overview_block, overview_size, read_source, sample_dtype
 
 if TYPE_CHECKING:
     import numpy as np
+    import rasterio
     from numpy.typing import NDArray
 
     from tiling.canvas import Canvas
@@ -41,9 +42,15 @@ class CellLayout:
     """Size of the overview."""
     source_height_px: int
 
-    def cell_bytes(self, channels: int) -> int:
-        """Return about how much a finished picture cell weighs."""
-        return self.cell_width_px * self.cell_height_px * (max(channels, 3) + 1)
+    @property
+    def is_native(self) -> bool:
+        """Whether canvas pixels are pixels of the overview."""
+        return self.scale_x == self.scale_y == 1
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels of a whole cell."""
+        return self.cell_width_px * self.cell_height_px
 
     def clip_cols(self, start: int, stop: int) -> tuple[int, int]:
         """Return the columns on the raster of a span; the nearest one when there is none."""
@@ -90,10 +97,10 @@ def lay_cells(raster: Raster, canvas: Canvas) -> CellLayout:
             measured=f"{max(scale_x, scale_y):.0f} source pixels per pixel",
             remedy="add overviews with gdaladdo",
         )
-    block = raster.info.block_px
+    block = overview_block(raster, canvas.overview)
     columns = min(canvas.width_px, max(1, math.ceil(canvas.raster_width_px - 1e-3)))
     rows = min(canvas.height_px, max(1, math.ceil(canvas.raster_height_px - 1e-3)))
-    if block.width_px >= raster.info.width_px > _CELL_PX:
+    if block.width_px >= width > _CELL_PX:
         cell_width = columns
         fitting = _STRIP_PX / (width * scale_y)
         cell_height = _multiple(min(fitting, _CELL_PX), block.height_px if scale_y == 1 else 1)
@@ -124,19 +131,34 @@ def _multiple(wanted: float, block_px: int) -> int:
 
 
 def read_cell(
-    raster: Raster, layout: CellLayout, key: tuple[int, int], indexes: tuple[int, ...], *, palette: bool
+    raster: Raster,
+    layout: CellLayout,
+    key: tuple[int, int],
+    indexes: tuple[int, ...],
+    *,
+    palette: bool,
+    room: NDArray[np.uint8] | None = None,
+    dataset: rasterio.DatasetReader | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Read one cell at the canvas's resolution: (C, h, w) samples and (h, w) validity or None.
+
+    Samples that need no resampling are read into ``room``, flat memory, when they fit.
 
     Raises:
         RasterReadError: The file is damaged there.
     """
     top, left, bottom, right = layout.bounds(key)
-    if layout.scale_x == layout.scale_y == 1:
+    if layout.is_native:
         rect = SourceRect(left, top, right - left, bottom - top)
-        return read_source(raster, indexes, rect, overview=layout.overview, palette=palette)
+        return read_source(raster, indexes, rect, overview=layout.overview, palette=palette, room=room, dataset=dataset)
     rows = plan_taps(top, bottom, layout.scale_y, layout.source_height_px)
     cols = plan_taps(left, right, layout.scale_x, layout.source_width_px)
     rect = SourceRect(cols.first, rows.first, cols.count, rows.count)
-    array, valid = read_source(raster, indexes, rect, overview=layout.overview, palette=palette)
+    array, valid = read_source(raster, indexes, rect, overview=layout.overview, palette=palette, dataset=dataset)
     return resample(array, valid, rows, cols)
+
+
+def cell_dtype(raster: Raster, layout: CellLayout) -> np.dtype[Any]:
+    """Return the type of a cell's samples: the file's own, or floating point after resampling."""
+    kind = sample_dtype(raster)
+    return kind if layout.is_native else result_type(kind)

@@ -14,13 +14,17 @@ from tiling.errors import BandError, StretchError, UnsupportedRasterError
 from tiling.sample import sample_pixels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from tiling.raster import Raster, RasterInfo
+    from tiling.info import RasterInfo
+    from tiling.raster import Raster
 
 _RGB = ("red", "green", "blue")
 _INKS = {"cyan", "magenta", "yellow", "black"}
 _PERCENTILES = (2.0, 98.0)
+_SHARED_SAMPLES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,24 @@ def band_numbers(info: RasterInfo, spec: str) -> tuple[int, ...]:
     return indexes
 
 
+def all_bands(info: RasterInfo, indexes: Sequence[int] | None = None, *, transparency: bool = True) -> BandChoice:
+    """Choose bands for samples, not for a picture.
+
+    Args:
+        info: The raster.
+        indexes: One-based; None takes all.
+        transparency: Whether None takes the transparency band too.
+
+    Raises:
+        BandError: A number does not exist.
+    """
+    if indexes is not None:
+        numbers = band_numbers(info, ",".join(map(str, indexes)))
+    else:
+        numbers = tuple(i for i in range(1, info.count + 1) if transparency or i != info.alpha_band)
+    return BandChoice(numbers, tuple(f"band {index}" for index in numbers), palette=False, grey=False)
+
+
 def _from_spec(info: RasterInfo, spec: str) -> BandChoice:
     indexes = band_numbers(info, spec)
     if len(indexes) not in (1, 3):
@@ -156,12 +178,15 @@ class Stretch:
         Returns:
             (3, H, W) uint8; a single band is repeated. A band whose low equals its high becomes 127.
         """
+        flat = self.map(array, valid)
+        return np.repeat(flat, 3, axis=0) if len(flat) == 1 else flat
+
+    def map(self, array: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+        """Map (C, H, W) samples onto 0–255, band by band; like :meth:`apply` for any number of bands."""
         if self.kind == "none":
             flat = array if array.dtype == np.uint8 else _to_uint8(np.nan_to_num(array.astype(np.float64)))
         else:
             flat = self._mapped(array)
-        if len(flat) == 1:
-            flat = np.repeat(flat, 3, axis=0)
         if valid is not None and not valid.all():
             flat = np.where(valid, flat, np.uint8(0))
         return flat
@@ -215,14 +240,56 @@ def plan_stretch(raster: Raster, bands: BandChoice, spec: str = "auto") -> Stret
         if bands.palette or info.nbits is None or info.nbits >= 8:
             return Stretch("none")
         return Stretch("bits", (0.0,), (2.0**info.nbits - 1,))
+    return _by_samples(_samples(raster, bands), percentiles)
+
+
+def plan_shared_stretch(rasters: Sequence[tuple[Raster, BandChoice]], spec: str = "auto") -> Stretch:
+    """Decide on one stretch for a collection, so that a number means the same brightness in every raster.
+
+    Args:
+        rasters: Open rasters and their chosen bands, as many of each.
+        spec: As for :func:`plan_stretch`. Percentiles are those of all rasters' samples together, as many of each.
+
+    Raises:
+        StretchError: The spec cannot be understood, or the rasters differ in their number of bands.
+        UnsupportedRasterError: One has no valid pixel.
+    """
+    percentiles = _percentiles(spec.strip())
+    as_is = all(bands.palette or raster.info.dtype == "uint8" for raster, bands in rasters)
+    if percentiles is None or (spec.strip() == "auto" and as_is):
+        return plan_stretch(*rasters[0], spec)
+    counts = {len(bands.indexes) for _, bands in rasters}
+    if len(counts) > 1:
+        raise StretchError(
+            "rasters with different numbers of bands cannot share a stretch",
+            measured=", ".join(map(str, sorted(counts))),
+            remedy="name the same bands of all with --bands",
+        )
+    size = max(2, _SHARED_SAMPLES // len(rasters))
+    parts = [_even(_samples(raster, bands), size, percentiles) for raster, bands in rasters]
+    return _by_samples(np.concatenate(parts, axis=1), percentiles)
+
+
+def _even(samples: NDArray[Any], size: int, percentiles: tuple[float, float]) -> NDArray[np.float64]:
+    """Return ``size`` samples drawn evenly; of a stretch from minimum to maximum just these two."""
+    if percentiles == (0.0, 100.0):
+        return np.stack([samples.min(axis=1), samples.max(axis=1)], axis=1).astype(np.float64)
+    return samples[:, np.linspace(0, samples.shape[1] - 1, size).astype(int)].astype(np.float64)
+
+
+def _samples(raster: Raster, bands: BandChoice) -> NDArray[Any]:
     samples = sample_pixels(raster, bands)
     if samples.size == 0:
         raise UnsupportedRasterError(
             "has no valid pixel",
-            path=info.path,
-            measured=f"nodata {info.nodata}",
+            path=raster.path,
+            measured=f"nodata {raster.info.nodata}",
             remedy="check its nodata value and mask",
         )
+    return samples
+
+
+def _by_samples(samples: NDArray[Any], percentiles: tuple[float, float]) -> Stretch:
     low, high = (tuple(float(v) for v in np.percentile(samples, p, axis=1)) for p in percentiles)
     return Stretch("min-max" if percentiles == (0.0, 100.0) else "percentile", low, high)
 

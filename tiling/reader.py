@@ -11,17 +11,20 @@ from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from threading import local
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tiling.cells import CellLayout, lay_cells, read_cell
+from tiling.cells import CellLayout, cell_dtype, lay_cells, read_cell
+from tiling.source import open_handles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from affine import Affine
     from numpy.typing import NDArray
+    from rasterio import DatasetReader
     from rasterio.crs import CRS
 
     from tiling.canvas import Canvas
@@ -32,37 +35,34 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 96 * 2**20
 """Cells kept for windows to come. One window's own cells are kept even when they are more."""
+_SLAB_BYTES = 16 * 2**20
 _ONE_PASS = ("PNG", "JPEG")
 _BIG_BLOCK_BYTES = 64 * 2**20
 
 Samples = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
 CellKey = tuple[int, int]
+Slot: TypeAlias = "NDArray[np.uint8]"
+"""Flat memory of one cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The picture of one window."""
+    """One window with its pixels and its place on the ground."""
 
     window: Window
-    image: NDArray[np.uint8]
-    """(3, h, w)"""
+    array: NDArray[Any]
+    """(C, h, w): a picture of three uint8 bands from :func:`read_windows`; samples from :func:`read_raw`, of the
+    file's type where the canvas is the raster's own, else floating point."""
     valid: NDArray[np.bool_]
     """(h, w), read-only; False where the raster holds nothing: nodata, transparency, or beyond its edge."""
     transform: Affine
     """From the tile's pixels to CRS coordinates."""
     crs: CRS | None
 
-
-@dataclass(frozen=True, slots=True)
-class RawTile:
-    """The samples of one window."""
-
-    window: Window
-    array: NDArray[Any]
-    """(C, h, w), of the file's type where the canvas is the raster's own, else floating point."""
-    valid: NDArray[np.bool_]
-    transform: Affine
-    crs: CRS | None
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(h, w), 255 where valid and 0 elsewhere, as rasterio's ``dataset_mask``."""
+        return self.valid.astype(np.uint8) * np.uint8(255)
 
 
 def read_windows(
@@ -79,8 +79,8 @@ def read_windows(
 
     Beyond the raster (snap, ``pad``) the last pixels are repeated and not valid. Pixels that are not valid for
     another reason are 0. Peak memory above the caller's own tiles is at most 96 MB of cells, GDAL's
-    block cache (``raster.cache_bytes``: some 50 MB for tiles of 512 px) and 60 MB per job, whatever the raster's
-    size; a window that is itself larger needs 4 bytes per pixel.
+    block cache (8 MB for tiles of 512 px, never more than ``raster.cache_bytes``) and 60 MB per job, whatever the
+    raster's size; a window that is itself larger needs 4 bytes per pixel.
 
     Args:
         raster: The open raster, which stays open until the iterator ends.
@@ -95,12 +95,16 @@ def read_windows(
         RasterReadError: A block is damaged or missing.
         CancelledError: The token was set.
     """
+    layout = lay_cells(raster, canvas)
 
-    def finish(array: NDArray[Any], valid: NDArray[np.bool_] | None) -> Samples:
-        return stretch.apply(array, valid), valid
+    def load(dataset: DatasetReader, key: CellKey, slot: Slot) -> Samples:
+        samples, valid = read_cell(
+            raster, layout, key, bands.indexes, palette=bands.palette, room=slot, dataset=dataset
+        )
+        return _settle(stretch.apply(samples, valid), slot), valid
 
-    for window, image, valid in _assemble(raster, canvas, windows, bands.indexes, bands.palette, finish, jobs, cancel):
-        yield Tile(window, image, valid, _place(canvas, window), canvas.crs)
+    store = _CellStore(load, layout.cell_px, 3, open_handles(raster, layout.overview, _threads(raster, jobs)))
+    yield from _tiles(canvas, windows, layout, store, cancel)
 
 
 def read_raw(
@@ -111,36 +115,23 @@ def read_raw(
     indexes: tuple[int, ...],
     jobs: int = 2,
     cancel: CancelToken | None = None,
-) -> Iterator[RawTile]:
+) -> Iterator[Tile]:
     """Yield the windows' samples, unstretched; otherwise like :func:`read_windows`."""
-
-    def finish(array: NDArray[Any], valid: NDArray[np.bool_] | None) -> Samples:
-        return array, valid
-
-    for window, array, valid in _assemble(raster, canvas, windows, indexes, False, finish, jobs, cancel):
-        yield RawTile(window, array, valid, _place(canvas, window), canvas.crs)
-
-
-def _place(canvas: Canvas, window: Window) -> Affine:
-    return canvas.transform * canvas.transform.translation(window.col_off_px, window.row_off_px)
-
-
-def _assemble(
-    raster: Raster,
-    canvas: Canvas,
-    windows: Iterable[Window],
-    indexes: tuple[int, ...],
-    palette: bool,
-    finish: Callable[[NDArray[Any], NDArray[np.bool_] | None], Samples],
-    jobs: int,
-    cancel: CancelToken | None,
-) -> Iterator[tuple[Window, NDArray[Any], NDArray[np.bool_]]]:
     layout = lay_cells(raster, canvas)
 
-    def load(key: CellKey) -> Samples:
-        return finish(*read_cell(raster, layout, key, indexes, palette=palette))
+    def load(dataset: DatasetReader, key: CellKey, slot: Slot) -> Samples:
+        samples, valid = read_cell(raster, layout, key, indexes, palette=False, room=slot, dataset=dataset)
+        return _settle(samples, slot), valid
 
-    store = _CellStore(load, _threads(raster, jobs), max(1, CACHE_BYTES // layout.cell_bytes(len(indexes))))
+    pixel_bytes = len(indexes) * cell_dtype(raster, layout).itemsize
+    handles = open_handles(raster, layout.overview, _threads(raster, jobs))
+    store = _CellStore(load, layout.cell_px, pixel_bytes, handles)
+    yield from _tiles(canvas, windows, layout, store, cancel)
+
+
+def _tiles(
+    canvas: Canvas, windows: Iterable[Window], layout: CellLayout, store: _CellStore, cancel: CancelToken | None
+) -> Iterator[Tile]:
     ahead: deque[tuple[Window, list[CellKey]]] = deque()
     source = iter(windows)
     try:
@@ -151,7 +142,9 @@ def _assemble(
             if cancel is not None:
                 cancel.check()
             window, keys = ahead.popleft()
-            yield window, *_cut(window, layout, {key: store.get(key) for key in keys})
+            array, valid = _cut(window, layout, {key: store.get(key) for key in keys})
+            place = canvas.transform * canvas.transform.translation(window.col_off_px, window.row_off_px)
+            yield Tile(window, array, valid, place, canvas.crs)
             store.release(keys)
     finally:
         store.close()
@@ -178,15 +171,39 @@ def _look_ahead(
         ahead.append((window, keys))
 
 
-class _CellStore:
-    """Cells on their way and at hand. Those that a queued window needs stay; others go, oldest first."""
+def _settle(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
+    """Move an array into its slot, unless it lies there already or does not fit."""
+    if array.nbytes > slot.nbytes or np.may_share_memory(array, slot):
+        return array
+    home = slot[: array.nbytes].view(array.dtype).reshape(array.shape)
+    np.copyto(home, array)
+    return home
 
-    def __init__(self, load: Callable[[CellKey], Samples], threads: int, capacity: int) -> None:
+
+class _CellStore:
+    """Cells on their way and at hand. Those that a queued window needs stay; others make room, oldest first.
+
+    Their memory is a few large slabs that cells take turns in: to have fresh memory from the system for each cell
+    costs about as much as decoding it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[DatasetReader, CellKey, Slot], Samples],
+        cell_px: int,
+        pixel_bytes: int,
+        handles: list[DatasetReader],
+    ) -> None:
         self._load = load
-        self._threads = threads
-        self._capacity = capacity
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="geoalign-read")
-        self._cells: OrderedDict[CellKey, Future[Samples]] = OrderedDict()
+        self._handles = handles
+        self._threads = len(handles)
+        self._slot_bytes = cell_px * pixel_bytes
+        self._capacity = max(1, CACHE_BYTES // (cell_px * (pixel_bytes + 1)))
+        self._spare = iter(handles)
+        self._own = local()
+        self._pool = ThreadPoolExecutor(self._threads, "geoalign-read", initializer=self._take_handle)
+        self._cells: OrderedDict[CellKey, tuple[Future[Samples], Slot]] = OrderedDict()
+        self._free: list[Slot] = []
         self._needed: Counter[CellKey] = Counter()
         self._unread: list[Future[Samples]] = []
 
@@ -204,16 +221,29 @@ class _CellStore:
             if key in self._cells:
                 self._cells.move_to_end(key)
             else:
-                self._cells[key] = self._pool.submit(self._load, key)
-                self._unread.append(self._cells[key])
-        if len(self._cells) > self._capacity:
-            spare = [key for key in self._cells if key not in self._needed]
-            for key in spare[: len(self._cells) - self._capacity]:
-                del self._cells[key]
+                slot = self._slot()
+                self._cells[key] = self._pool.submit(self._read, key, slot), slot
+                self._unread.append(self._cells[key][0])
+
+    def _take_handle(self) -> None:
+        self._own.dataset = next(self._spare)
+
+    def _read(self, key: CellKey, slot: Slot) -> Samples:
+        return self._load(self._own.dataset, key, slot)
+
+    def _slot(self) -> Slot:
+        if len(self._cells) >= self._capacity:
+            spare = next((key for key in self._cells if key not in self._needed), None)
+            if spare is not None:
+                return self._cells.pop(spare)[1]
+        if not self._free:
+            count = min(self._capacity, max(1, _SLAB_BYTES // self._slot_bytes))
+            self._free.extend(np.empty((count, self._slot_bytes), np.uint8))
+        return self._free.pop()
 
     def get(self, key: CellKey) -> Samples:
         """Wait for a needed cell."""
-        return self._cells[key].result()
+        return self._cells[key][0].result()
 
     def release(self, keys: list[CellKey]) -> None:
         """Say that a window has had its cells."""
@@ -223,8 +253,10 @@ class _CellStore:
                 del self._needed[key]
 
     def close(self) -> None:
-        """Stop the threads after the cells they are at."""
+        """Stop the threads after the cells they are at, and close their handles."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for dataset in self._handles:
+            dataset.close()
         self._cells.clear()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HALF = 0.5 - 1e-6
+_PIECE_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +97,49 @@ def resample(
     everything = bool(inside.all())
     if rows.identity and cols.identity:
         return array, valid
-    kind = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
-    values = array.astype(kind)
+    kind = result_type(array.dtype)
     if valid is None:
-        return _separable(values, rows, cols), None if everything else inside
-    values = np.where(valid, values, kind(0))
-    share = _separable(valid.astype(kind)[None], rows, cols)
-    values = _separable(values, rows, cols)
+        return _separable(array, rows, cols, kind), None if everything else inside
+    share = _separable(valid[None], rows, cols, kind)
+    values = _separable(np.where(valid, array, array.dtype.type(0)), rows, cols, kind)
     # Where all is valid the share is 1 but for rounding. Dividing by it there would make a pixel depend on whether
     # some other pixel of the same piece is not valid.
     np.divide(values, share, out=values, where=(share > 1e-6) & (share < 1 - 1e-5))
     return values, (share[0] >= _HALF) & inside
 
 
-def _separable(values: NDArray[Any], rows: Taps, cols: Taps) -> NDArray[Any]:
-    if not rows.identity:
-        values = _sum_taps(values, rows, 1)
-    return values if cols.identity else _sum_taps(values, cols, 2)
+def result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of resampled samples: one that holds those of ``dtype`` exactly."""
+    return np.dtype(np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64)
 
 
-def _sum_taps(values: NDArray[Any], taps: Taps, axis: int) -> NDArray[Any]:
-    shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
-    total = None
-    for index, weight in zip(taps.index, taps.weight, strict=True):
-        part = np.take(values, index, axis=axis)
-        part *= weight.astype(values.dtype).reshape(shape)
-        total = part if total is None else np.add(total, part, out=total)
-    return values if total is None else total
+def _separable(values: NDArray[Any], rows: Taps, cols: Taps, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Sum the taps down the rows, then along the columns, in pieces that stay in the processor's cache."""
+    height = rows.index.shape[1]
+    out = np.empty((len(values), height, cols.index.shape[1]), kind)
+    for band, target in zip(values, out, strict=True):
+        for first in range(0, height, _PIECE_ROWS):
+            piece = slice(first, first + _PIECE_ROWS)
+            down = _sum_taps(band, rows.index[:, piece], rows.weight[:, piece, None], 0, kind)
+            target[piece] = _sum_taps(down, cols.index, cols.weight[:, None], 1, kind)
+    return out
+
+
+def _sum_taps(
+    values: NDArray[Any], indexes: NDArray[np.intp], weights: NDArray[np.float64], axis: int, kind: np.dtype[Any]
+) -> NDArray[Any]:
+    first, *others = zip(indexes, weights.astype(kind), strict=True)
+    total = np.multiply(_pick(values, first[0], axis), first[1], dtype=kind)
+    for index, weight in others:
+        if weight.any():
+            total += np.multiply(_pick(values, index, axis), weight, dtype=kind)
+    return total
+
+
+def _pick(values: NDArray[Any], index: NDArray[np.intp], axis: int) -> NDArray[Any]:
+    """Take rows (axis 0) or columns of (h, w): a view where they lie evenly, as at whole scales, else a copy."""
+    steps = np.diff(index)
+    if steps.size and steps[0] > 0 and (steps == steps[0]).all():
+        even = slice(int(index[0]), int(index[-1]) + 1, int(steps[0]))
+        return values[even] if axis == 0 else values[:, even]
+    return np.take(values, index, axis=axis)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from geoalign_core.answer import Prepared
     from geoalign_core.indexing.store import Index
-    from tiling.raster import RasterInfo
+    from tiling.info import RasterInfo
 
 BACKGROUND_ROWS = 4000
 _EXAMPLE_MAX_PX = 1024
@@ -200,7 +200,7 @@ def example_image(path: str | Path, prepared: Prepared) -> NDArray[np.float32]:
         bands = choose_bands(raster.info)
         window = Window(0, 0, canvas.width_px, canvas.height_px, 0, 0)
         tile = next(read_windows(raster, canvas, [window], bands=bands, stretch=plan_stretch(raster, bands), jobs=1))
-    rows = prepared.encoder.encode_raw(tile.image[None]).patches[0]
+    rows = prepared.encoder.encode_raw(tile.array[None]).patches[0]
     height, width = rows.shape[1:]
     valid = tile.valid.reshape(height, patch, width, patch).mean(axis=(1, 3)) >= 0.5
     if not valid.any():
