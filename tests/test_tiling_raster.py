@@ -104,7 +104,7 @@ def test_a_vrt_opens_when_it_is_allowed(tmp_path, make_raster):
                 stretch=Stretch("none"),
             )
         )
-    np.testing.assert_array_equal(tile.image[0], IMAGE[0])
+    np.testing.assert_array_equal(tile.array[0], IMAGE[0])
 
 
 @pytest.mark.parametrize("sidecar", [False, True])
@@ -232,7 +232,7 @@ def test_png_and_jpeg_have_world_files(tmp_path):
             canvas = pixel_canvas(raster.info)
             bands = choose_bands(raster.info)
             tiles = read_windows(raster, canvas, [Window(0, 0, 80, 60)], bands=bands, stretch=Stretch("none"))
-            assert np.abs(next(tiles).image.astype(int) - IMAGE).mean() < (1 if driver == "PNG" else 60)
+            assert np.abs(next(tiles).array.astype(int) - IMAGE).mean() < (1 if driver == "PNG" else 60)
 
 
 def polygon(info):
@@ -253,7 +253,7 @@ def test_jpeg_2000(tmp_path):
         bands = choose_bands(raster.info)
         window = Window(0, 0, 80, 60)
         tile = next(read_windows(raster, pixel_canvas(raster.info), [window], bands=bands, stretch=Stretch("none")))
-    np.testing.assert_array_equal(tile.image, IMAGE)
+    np.testing.assert_array_equal(tile.array, IMAGE)
 
 
 @pytest.mark.parametrize("transform", [Affine(0, 0, 5, 0, 0, 5), Affine(1, 1, 0, 1, 1, 0)])
@@ -404,7 +404,7 @@ def test_awkward_rasters_give_a_picture_or_one_line(make_raster, array, profile)
             canvas = plan_canvas(raster.info, None, snap_px=14)
             window = Window(0, 0, canvas.width_px, canvas.height_px)
             tile = next(read_windows(raster, canvas, [window], bands=bands, stretch=stretch))
-            assert tile.image.shape == (3, canvas.height_px, canvas.width_px)
+            assert tile.array.shape == (3, canvas.height_px, canvas.width_px)
     except GeoAlignError as error:
         assert "\n" not in str(error)
         assert isinstance(error, UnsupportedRasterError)

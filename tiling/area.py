@@ -11,7 +11,7 @@ from tiling.errors import AreaError
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from tiling.raster import RasterInfo
+    from tiling.info import RasterInfo
 
 _DENSIFY = 32
 

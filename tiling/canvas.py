@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from affine import Affine
     from rasterio.crs import CRS
 
-    from tiling.raster import RasterInfo
+    from tiling.info import RasterInfo
 
 SAME = 0.01
 """Resolutions closer than this share of each other count as equal: resampling by 0.1 % only blurs."""
@@ -112,7 +112,7 @@ def no_metres(info: RasterInfo) -> NotGeoreferencedError:
         "metres are unknown for this raster",
         path=info.path,
         measured=info.why_no_metres(),
-        remedy="place it with gdalwarp, or work in pixels" if warpable else "assign a CRS, or work in pixels",
+        remedy="place it with --crs or gdalwarp, or work in pixels" if warpable else "assign a CRS, or work in pixels",
     )
 
 

@@ -12,26 +12,30 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tiling.errors import RasterOpenError, UnsupportedRasterError
 from tiling.geodesy import ground_size_m
+from tiling.info import BlockShape, RasterInfo, sample_bytes
 from tiling.safety import check_file, check_sidecars, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from affine import Affine
     from numpy.typing import NDArray
-    from rasterio.crs import CRS
+
+    from tiling.plan import Tiles
 
 MAX_BLOCK_BYTES = 256 * 2**20
 _CACHE_BYTES = (32 * 2**20, 512 * 2**20)
 """Least and most that GDAL's block cache may take."""
 _REACH_PX = 2048
+_IMAGES = (".ovr", ".msk")
+_NOTES = (".txt", ".xml", ".imd", ".rpb", ".rpc", ".pvl", ".xmp", ".met", ".til", ".prj")
+"""Suffixes of metadata that producers lay beside images under names of their own."""
 _OPEN_LOCK = threading.Lock()
 
 
@@ -45,81 +49,6 @@ class OpenPolicy:
     """Accept http(s) and s3 addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockShape:
-    """Size of one compressed block."""
-
-    height_px: int
-    width_px: int
-
-
-@dataclass(frozen=True, slots=True)
-class RasterInfo:
-    """Facts about an open raster; nothing here needs another look at the file."""
-
-    path: Path
-    driver: str
-    width_px: int
-    height_px: int
-    count: int
-    dtype: str
-    """numpy name of the first band's type; GDAL's ``complex_int16`` for that one."""
-    crs: CRS | None
-    """None also when there is no geotransform, because map coordinates would then be wrong."""
-    transform: Affine
-    is_georeferenced: bool
-    """Whether there is a geotransform. Control points and RPCs alone are not one."""
-    nodata: float | None
-    band_nodata: tuple[float | None, ...]
-    alpha_band: int | None
-    has_mask: bool
-    """Whether a mask band (internal or ``.msk``) lies beside the bands."""
-    colorinterp: tuple[str, ...]
-    has_palette: bool
-    nbits: int | None
-    """Bits used per sample where fewer than the type has (1, 4, 12)."""
-    overviews: tuple[int, ...]
-    block_px: BlockShape
-    gsd_x_m: float | None
-    """Ground metres of one column step at the centre, on the ellipsoid; None without a CRS."""
-    gsd_y_m: float | None
-    has_gcps: bool = False
-    has_rpcs: bool = False
-
-    @property
-    def gsd_m(self) -> float | None:
-        """Side in metres of a square as large as one pixel, or None."""
-        if self.gsd_x_m is None or self.gsd_y_m is None:
-            return None
-        return math.sqrt(self.gsd_x_m * self.gsd_y_m)
-
-    @property
-    def is_rotated(self) -> bool:
-        """Whether rows and columns are not along the axes of the CRS."""
-        return bool(self.transform.b or self.transform.d)
-
-    @property
-    def is_south_up(self) -> bool:
-        """Whether the first row is the southernmost."""
-        return bool(self.transform.e > 0) and self.is_georeferenced
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether samples are complex numbers."""
-        return self.dtype.startswith("complex")
-
-    def why_no_metres(self) -> str | None:
-        """Say in a few words why ground distances are unknown, or None when they are known."""
-        if self.gsd_x_m is not None:
-            return None
-        if self.has_gcps or self.has_rpcs:
-            kind = "ground control points" if self.has_gcps else "RPCs"
-            return f"it is placed only by {kind}"
-        if not self.is_georeferenced:
-            return "it has no geotransform"
-        return "it has no CRS" if self.crs is None else "its centre lies outside its CRS"
-
-
 @dataclass(slots=True)
 class _Lease:
     owner: threading.Thread
@@ -130,14 +59,27 @@ class _Lease:
 class Raster:
     """An open raster: facts, and one GDAL handle per thread and overview. Close it, or use ``with``."""
 
-    def __init__(self, path: Path, driver: str, info: RasterInfo, palette: NDArray | None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        info: RasterInfo,
+        palette: NDArray | None,
+        open_level: Callable[[int], rasterio.DatasetReader],
+        *,
+        paths: tuple[Path, ...] = (),
+        extra_cache_bytes: int = 0,
+    ) -> None:
+        self.path = info.path
+        """The file, or the first of several; for messages."""
+        self.paths = paths or (info.path,)
+        """Every file that the pixels come from."""
         self.info = info
         self.palette = palette
         """(N, 4) uint8 RGBA of a paletted raster, or None."""
-        self.cache_bytes = _cache_bytes(info, _sample_bytes(info.dtype))
+        own_bytes = _cache_bytes(info)
+        self.cache_bytes = min(own_bytes + extra_cache_bytes, _CACHE_BYTES[1])
         """GDAL block cache that reading this raster wants."""
-        self._driver = driver
+        self.open_level = open_level
+        """Open one more handle for an overview (1 is the full resolution), which the caller closes."""
         self._local = threading.local()
         self._leases: list[_Lease] = []
         self._lock = threading.Lock()
@@ -165,6 +107,17 @@ class Raster:
             handles[overview] = self._adopt(overview) or self._add(overview)
         return handles[overview]
 
+    def tiles(self, tile: str = "512px", overlap: str = "0px", **options: Any) -> Tiles:  # noqa: ANN401
+        """Return the raster's tiles, read lazily; :func:`tiling.plan.tiles` tells all options and errors.
+
+        >>> with open_raster("site.tif") as raster:
+        ...     for tile in raster.tiles("512px", "20%", gsd_m=0.3, stretch="p2-98"):
+        ...         tile.window, tile.transform, tile.array, tile.mask
+        """
+        from tiling.plan import tiles
+
+        return tiles(self, tile, overlap, **options)
+
     def _adopt(self, overview: int) -> rasterio.DatasetReader | None:
         """Take over the handle of a thread that has ended: handles never outnumber the threads alive at once."""
         with self._lock:
@@ -175,9 +128,8 @@ class Raster:
         return None
 
     def _add(self, overview: int) -> rasterio.DatasetReader:
-        level = {} if overview == 1 else {"overview_level": self.info.overviews.index(overview)}
         with gdal_env():
-            dataset = _open(self.path, self._driver, level)
+            dataset = self.open_level(overview)
         with self._lock:
             self._leases.append(_Lease(threading.current_thread(), overview, dataset))
         return dataset
@@ -195,13 +147,15 @@ class Raster:
 def gdal_env(cache_bytes: int = _CACHE_BYTES[0]) -> Iterator[None]:
     """Give GDAL the project's settings in this thread; its warnings go to the ``rasterio`` logger.
 
-    Threads are ours, so GDAL starts none, and the block cache is explicit.
+    Threads are ours, so GDAL starts none, and the block cache is explicit. Its shortcut for whole PNG files is off,
+    because it gives black for what a file that was cut off lacks.
     """
-    with rasterio.Env(GDAL_NUM_THREADS=1, GDAL_CACHEMAX=cache_bytes, GDAL_TIFF_INTERNAL_MASK=True):
+    png = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": False}
+    with rasterio.Env(GDAL_NUM_THREADS=1, GDAL_CACHEMAX=cache_bytes, GDAL_TIFF_INTERNAL_MASK=True, **png):
         yield
 
 
-def _cache_bytes(info: RasterInfo, sample_bytes: int) -> int:
+def _cache_bytes(info: RasterInfo) -> int:
     """Return the block cache for two threads that each touch a square of blocks, or a band of strips, plus a fifth.
 
     Blocks are decoded once and sliced in numpy, so the cache need not hold a whole row of blocks.
@@ -211,16 +165,9 @@ def _cache_bytes(info: RasterInfo, sample_bytes: int) -> int:
     reach = max(1, _REACH_PX**2 // info.width_px) if in_strips else _REACH_PX
     rows = min(info.height_px, (math.ceil(reach / block.height_px) + 1) * block.height_px)
     cols = min(info.width_px, (math.ceil(_REACH_PX / block.width_px) + 1) * block.width_px)
-    touched = rows * (info.width_px if in_strips else cols) * info.count * sample_bytes
+    touched = rows * (info.width_px if in_strips else cols) * info.count * sample_bytes(info.dtype)
     least, most = _CACHE_BYTES
     return min(max(least, int(2 * 1.2 * touched)), most)
-
-
-def _sample_bytes(dtype: str) -> int:
-    """Return the size of one sample; rasterio's ``complex_int16`` is no name of numpy's."""
-    import numpy as np
-
-    return 4 if dtype == "complex_int16" else int(np.dtype(dtype).itemsize)
 
 
 def open_raster(path: str | Path, *, policy: OpenPolicy | None = None) -> Raster:
@@ -245,11 +192,16 @@ def open_raster(path: str | Path, *, policy: OpenPolicy | None = None) -> Raster
     file = Path(text).absolute()
     driver = check_file(file, allow_vrt=policy.allow_vrt)
     check_sidecars(file)
-    with gdal_env(), _open(file, driver, {}) as dataset:
-        _refuse_borrowed_overviews(file, dataset)
+    with gdal_env(), open_dataset(file, driver) as dataset:
+        if driver != "VRT":
+            _refuse_strangers(file, dataset)
         info = _describe(file, dataset)
         palette = _palette(dataset) if info.has_palette else None
-    return Raster(file, info.driver, info, palette)
+
+    def open_level(overview: int) -> rasterio.DatasetReader:
+        return open_dataset(file, driver, {} if overview == 1 else {"overview_level": info.overviews.index(overview)})
+
+    return Raster(info, palette, open_level)
 
 
 @contextlib.contextmanager
@@ -263,30 +215,37 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def _open(file: Path, driver: str, options: dict[str, int]) -> rasterio.DatasetReader:
+def open_dataset(
+    file: Path, driver: str, options: dict[str, int] | None = None, *, text: str | None = None
+) -> rasterio.DatasetReader:
+    """Open a handle on a file that has been checked, or on ``text`` of our own making that stands for it.
+
+    Raises:
+        RasterOpenError: GDAL cannot.
+    """
     try:
         with quietly():
-            return rasterio.open(file, driver=driver, sharing=False, **options)
+            return rasterio.open(text or file, driver=driver, sharing=False, **options or {})
     except (RasterioError, OSError, ValueError) as error:
-        size = file.stat().st_size if file.exists() else 0
         raise RasterOpenError(
             "is not a raster that can be opened, or is damaged",
             path=file,
-            measured=f"{size} bytes, read as {driver}",
+            measured=f"{file.stat().st_size if file.exists() else 0} bytes, read as {driver}",
             remedy="convert it with 'gdal_translate -of COG IN OUT.tif', or get the file again",
         ) from error
 
 
-def _refuse_borrowed_overviews(file: Path, dataset: rasterio.DatasetReader) -> None:
-    """Refuse a file whose metadata let GDAL read another file as its overview, unseen by the driver list."""
-    places = [dataset.tags(ns="OVERVIEWS")] + [dataset.tags(i, ns="OVERVIEWS") for i in dataset.indexes[:1]]
-    for tags in places:
-        borrowed = next((value for key, value in tags.items() if key.upper().endswith("OVERVIEW_FILE")), None)
-        if borrowed is not None:
+def _refuse_strangers(file: Path, dataset: rasterio.DatasetReader) -> None:
+    """Refuse a file by which GDAL would read another one, unseen by the driver list, as an overview or a mask."""
+    for beside in map(Path, dataset.files):
+        suffix = beside.suffix.lower()
+        is_own = beside.parent == file.parent and beside.name.lower().startswith(file.stem.lower())
+        is_safe = suffix not in _IMAGES or check_file(beside, allow_vrt=True) == "GTiff"
+        if not is_safe or not (is_own or suffix in _NOTES):
             raise RasterOpenError(
-                "takes its overviews from another file",
+                "takes its mask or its overviews from another file",
                 path=file,
-                measured=borrowed,
+                measured=str(beside),
                 remedy="rewrite it with 'gdal_translate -of COG IN OUT.tif'",
             )
 
@@ -298,9 +257,9 @@ def _describe(file: Path, dataset: rasterio.DatasetReader) -> RasterInfo:
         )
     height_px, width_px = dataset.block_shapes[0]
     _refuse_huge_blocks(file, dataset, height_px, width_px)
-    determinant = dataset.transform.determinant
-    georeferenced = not dataset.transform.is_identity and math.isfinite(determinant) and determinant != 0
-    transform = dataset.transform if georeferenced else dataset.transform.identity()
+    transform = dataset.transform
+    georeferenced = not transform.is_identity and math.isfinite(transform.determinant) and transform.determinant != 0
+    transform = transform if georeferenced else transform.identity()
     crs = dataset.crs if georeferenced and dataset.crs else None
     size = ground_size_m(crs, transform, dataset.width, dataset.height)
     interp = tuple(item.name for item in dataset.colorinterp)
@@ -334,8 +293,7 @@ def _describe(file: Path, dataset: rasterio.DatasetReader) -> RasterInfo:
 
 def _refuse_huge_blocks(file: Path, dataset: rasterio.DatasetReader, height_px: int, width_px: int) -> None:
     interleaved = dataset.count if str(dataset.interleaving) == "Interleaving.pixel" else 1
-    item = _sample_bytes(str(dataset.dtypes[0]))
-    size = height_px * width_px * item * interleaved
+    size = height_px * width_px * interleaved * sample_bytes(str(dataset.dtypes[0]))
     if size > MAX_BLOCK_BYTES:
         raise UnsupportedRasterError(
             "has blocks too large to decode one by one",
@@ -350,6 +308,5 @@ def _palette(dataset: rasterio.DatasetReader) -> NDArray:
 
     table = dataset.colormap(1)
     colours = np.zeros((max(table) + 1, 4), np.uint8)
-    for index, rgba in table.items():
-        colours[index] = rgba
+    colours[list(table)] = list(table.values())
     return colours

@@ -18,7 +18,7 @@ _MAGIC = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JP2OpenJPEG"),
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
 )
-"""First bytes and the driver that may read what begins with them: the allow-list."""
+"""First bytes and the driver that may read what begins with them: the allow-list, but for WebP."""
 _SIDECARS = (".ovr", ".msk", ".msk.ovr")
 
 
@@ -79,10 +79,11 @@ def check_file(file: Path, *, allow_vrt: bool = False) -> str:
             path=file,
             remedy="add --allow-vrt if you trust it, or convert it with gdal_translate",
         )
-    driver = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    driver = "WEBP" if is_webp else next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
     if driver is None:
         raise RasterOpenError(
-            "is not a GeoTIFF, JPEG 2000, PNG or JPEG file",
+            "is not a GeoTIFF, JPEG 2000, PNG, JPEG or WebP file",
             path=file,
             measured=f"begins with {head[:8]!r}",
             remedy="convert it with 'gdal_translate -of COG IN OUT.tif'",
