@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 from geoalign_core.export.colors import class_colors
 from geoalign_core.export.failures import writing
 from geoalign_core.export.style import classes_qml, heatmap_qml
+from tiling.cog import Cog, write_cog
 from tiling.errors import UsageError
 from tiling.files import atomic_file, refuse_existing
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["class_colors", "write_classes", "write_heatmap"]
 
-BLOCK_PX = 512
+_STRIP_PX = 512
 MAX_CLASSES = 255
 
 
@@ -68,11 +68,12 @@ def write_heatmap(
         refuse_existing(target.with_suffix(".qml"), overwrite=overwrite)
     _check_plane(heat, target)
     band_tags = _statistics(heat)
-    options = {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
-    _write_cog(
-        target, heat, transform=transform, crs=crs, nodata=math.nan, dtype="float32", tags=tags, band_tags=band_tags,
-        description=_question(tags), options=options, overwrite=overwrite,
+    height_px, width_px = heat.shape
+    cog = Cog(
+        width_px, height_px, 1, "float32", transform, crs, math.nan, tags=tags, band_tags=band_tags,
+        descriptions=_question(tags),
     )  # fmt: skip
+    write_cog(target, cog, _blocks(heat, cog), overwrite=overwrite)
     if threshold is not None:
         _write_text(target.with_suffix(".qml"), heatmap_qml(threshold), overwrite=overwrite)
     return target
@@ -120,19 +121,22 @@ def write_classes(
     palette = class_colors(len(names)) if colors is None else list(colors)
     _check_classes(classes, names, palette, target)
     band_tags = {f"CLASS_{value}": name for value, name in enumerate(names, start=1)}
-    _write_cog(
-        target, classes, transform=transform, crs=crs, nodata=0, dtype="uint8",
-        tags={**tags, "CLASS_NAMES": json.dumps(list(names), ensure_ascii=False)}, band_tags=band_tags,
-        description=_question(tags), options={"OVERVIEW_RESAMPLING": "MODE"}, overwrite=overwrite,
+    height_px, width_px = classes.shape
+    cog = Cog(
+        width_px, height_px, 1, "uint8", transform, crs, 0, resampling="MODE", has_predictor=False,
         colormap={0: (0, 0, 0, 0), **{k: (*color, 255) for k, color in enumerate(palette, start=1)}},
+        tags={**tags, "CLASS_NAMES": json.dumps(list(names), ensure_ascii=False)}, band_tags=band_tags,
+        descriptions=_question(tags),
     )  # fmt: skip
+    write_cog(target, cog, _blocks(classes, cog), overwrite=overwrite)
     _write_text(sidecar, _category_xml(names), overwrite=overwrite)
     _write_text(target.with_suffix(".qml"), classes_qml(names, palette), overwrite=overwrite)
     return target
 
 
-def _question(tags: Mapping[str, str]) -> str | None:
-    return next((value for name, value in tags.items() if name.lower() in {"query", "geoalign_query"}), None)
+def _question(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the question as the description of the only band, if there is one."""
+    return tuple(value for name, value in tags.items() if name.lower() in {"query", "geoalign_query"} and value)[:1]
 
 
 def _check_plane(array: NDArray[Any], target: Path) -> None:
@@ -157,8 +161,8 @@ def _check_classes(
 
 
 def _strips(height_px: int) -> Iterator[slice]:
-    for row in range(0, height_px, BLOCK_PX):
-        yield slice(row, min(row + BLOCK_PX, height_px))
+    for row in range(0, height_px, _STRIP_PX):
+        yield slice(row, min(row + _STRIP_PX, height_px))
 
 
 def _statistics(heat: NDArray[np.float32]) -> dict[str, str]:
@@ -186,71 +190,10 @@ def _statistics(heat: NDArray[np.float32]) -> dict[str, str]:
     }
 
 
-def _write_cog(
-    target: Path,
-    array: NDArray[Any],
-    *,
-    transform: Affine,
-    crs: CRS | None,
-    nodata: float,
-    dtype: str,
-    tags: Mapping[str, str],
-    band_tags: Mapping[str, str],
-    description: str | None,
-    options: Mapping[str, str],
-    overwrite: bool,
-    colormap: Mapping[int, tuple[int, ...]] | None = None,
-) -> None:
-    """Write a plain GeoTIFF, let GDAL rearrange it into a COG, compare the two and rename."""
-    import rasterio
-    import rasterio.shutil
-
-    height, width = array.shape
-    with atomic_file(target, overwrite=overwrite) as temporary, writing(target), warnings.catch_warnings():
-        # Pixel mode has no georeference on purpose.
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        plain = temporary.with_name("plain.tif")
-        with rasterio.open(
-            plain, "w", driver="GTiff", width=width, height=height, count=1, dtype=dtype, crs=crs, transform=transform,
-            nodata=nodata, tiled=True, blockxsize=BLOCK_PX, blockysize=BLOCK_PX, BIGTIFF="IF_SAFER",
-        ) as out:  # fmt: skip
-            for rows in _strips(height):
-                strip = np.ascontiguousarray(array[rows], dtype=dtype)
-                out.write(strip, 1, window=((rows.start, rows.stop), (0, width)))
-            out.update_tags(**tags)
-            out.update_tags(1, **band_tags)
-            if description:
-                out.set_band_description(1, description)
-            if colormap:
-                out.write_colormap(1, colormap)
-        rasterio.shutil.copy(
-            plain, temporary, driver="COG", COMPRESS="DEFLATE", BLOCKSIZE=str(BLOCK_PX), BIGTIFF="IF_SAFER",
-            OVERVIEWS="IGNORE_EXISTING", **options,
-        )  # fmt: skip
-        _compare(temporary, array)
-        if overwrite:
-            _remove_sidecars(target)
-
-
-def _compare(path: Path, array: NDArray[Any]) -> None:
-    """Read a raster back strip by strip.
-
-    Raises:
-        OSError: It differs from ``array``: the disk lost a part without saying so.
-    """
-    from tiling.raster import open_raster
-
-    with open_raster(path) as raster:
-        for rows in _strips(array.shape[0]):
-            found = raster.handle().read(1, window=((rows.start, rows.stop), (0, array.shape[1])))
-            if not np.array_equal(found, array[rows], equal_nan=found.dtype.kind == "f"):
-                raise OSError("the raster on the disk differs from the one written")
-
-
-def _remove_sidecars(target: Path) -> None:
-    """Remove what GDAL or QGIS derived from the file that is being replaced; it would override the new one's."""
-    for suffix in (".aux.xml", ".ovr", ".msk"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
+def _blocks(array: NDArray[Any], cog: Cog) -> Iterator[tuple[NDArray[Any], None]]:
+    for place in cog.blocks:
+        rows, cols = slice(place.row_off_px, place.row_end_px), slice(place.col_off_px, place.col_end_px)
+        yield array[None, rows, cols], None
 
 
 def _category_xml(names: Sequence[str]) -> str:
