@@ -7,7 +7,7 @@ from typing import Any
 
 _HOMES = {
     "area": ("parse_area", "raster_outline"),
-    "blend": ("Mosaic", "overlap_weights", "window_weights"),
+    "blend": ("Mosaic", "overlap_weights", "window_weights", "write_blended"),
     "canvas": ("Canvas", "pixel_canvas", "plan_canvas"),
     "errors": (
         "AreaError",
@@ -25,10 +25,14 @@ _HOMES = {
     ),
     "geodesy": ("area_m2", "ground_size_m"),
     "grid": ("Length", "TileGrid", "Window"),
+    "info": ("RasterInfo",),
+    "mosaic": ("open_mosaic",),
+    "plan": ("Tiles",),
     "progress": ("CancelToken", "Progress"),
     "radiometry": ("BandChoice", "Stretch", "choose_bands", "plan_stretch"),
-    "raster": ("OpenPolicy", "Raster", "RasterInfo", "open_raster"),
-    "reader": ("RawTile", "Tile", "read_raw", "read_windows"),
+    "raster": ("OpenPolicy", "Raster", "open_raster"),
+    "reader": ("Tile", "read_raw", "read_windows"),
+    "warp": ("warp_raster",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,141 +1,314 @@
-"""``geoalign-tile``: cut rasters into georeferenced tiles."""
+"""``geoalign-tile``: cut rasters into georeferenced tiles, and stitch what a model made of them back together."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tiling.clikit import EXIT_PARTIAL, explain, note, run_cli, tqdm_progress
-from tiling.errors import CancelledError, GeoAlignError
+from tiling.errors import CancelledError, GeoAlignError, UsageError
 
 if TYPE_CHECKING:
-    from tiling.chips import ChipPlan, ChipSpec
-    from tiling.raster import OpenPolicy, Raster
+    from tiling.chips.cut import Cut
+    from tiling.chips.job import Job
+    from tiling.chips.spec import ChipSpec, LabelSpec, SplitSpec
+    from tiling.raster import Raster
 
 _EDGES = ("shift", "pad", "partial", "drop")
+_FORMATS = ("tif", "cog", "png", "jpg", "webp", "npy")
+_LABELS = ("coco", "yolo", "yolo-obb", "geojson", "geoparquet", "mask")
+_SHOWN_FAILURES = 20
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("rasters", metavar="RASTER...", nargs=-1, required=True)
-@click.option("-o", "--output", "folder", metavar="DIR", required=True, help="Folder for the tiles.")
+@click.argument("rasters", metavar="[RASTER]...", nargs=-1)
+@click.option("-o", "--output", metavar="DIR", required=True, help="Folder for the tiles; with --stitch also a .tif.")
+@click.option("--stitch", metavar="DIR", help="Join the tiles, or what a model made of them, back into one COG.")
+@click.option("--how", type=click.Choice(["hann", "nearest"]), default="hann", show_default=True,
+              help="With --stitch: blend the overlaps, or take each pixel from one tile (class maps).")  # fmt: skip
+@click.option("--manifest", metavar="FILE", help="Where the manifest goes, or for --stitch where it lies.")
 @click.option("--tile", default="512px", show_default=True, metavar="LENGTH", help="Side of a tile: 512px or 100m.")
 @click.option("--overlap", default="0px", show_default=True, metavar="LENGTH", help="64px, 10m, or 20% of the tile.")
 @click.option("--edge", type=click.Choice(_EDGES), default="shift", show_default=True, help="What the last tile does.")
 @click.option("--gsd", metavar="METRES", help="Resample to this ground resolution, such as 0.3m.")
+@click.option("--crs", metavar="CRS", help="Warp to this CRS, such as EPSG:3857; never done unasked.")
+@click.option("--mosaic", is_flag=True, help="Cut the rasters as if they were one.")
 @click.option("--bands", metavar="N,N,N", help="Bands to keep, such as 4,1,2; all by default.")
-@click.option("--stretch", metavar="HOW", help="Make 8-bit pictures: auto, p2-98, min-max, LOW,HIGH, none, FILE.json.")
+@click.option("--stretch", metavar="HOW", help="Make 8-bit samples: auto, p2-98, min-max, LOW,HIGH, none, FILE.json.")
+@click.option("--stretch-over", type=click.Choice(["raster", "collection"]), default="raster", show_default=True,
+              help="One stretch for each raster, or one for all.")  # fmt: skip
+@click.option("--dtype", metavar="TYPE", help="Type of the samples written, such as float32; rounded and clipped.")
 @click.option("--aoi", metavar="AREA", help="xmin,ymin,xmax,ymax[@CRS] or a vector file; only tiles that touch it.")
-@click.option("--min-valid", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Least valid share.")
-@click.option("--format", "suffix", type=click.Choice(["tif", "png"]), default="tif", show_default=True)
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads.")
-@click.option("--overwrite", is_flag=True, help="Replace tiles that are already there.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--min-valid", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Leave out tiles with a smaller share of valid pixels.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="tif", show_default=True)
+@click.option("--labels", metavar="FILE", help="Vector file whose shapes are cut along with the tiles.")
+@click.option("--labels-format", type=click.Choice(_LABELS), default="coco", show_default=True)
+@click.option("--label-field", metavar="NAME", help="Column with the class; found when its name says so.")
+@click.option("--min-visible", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Leave out labels of which a smaller share lies in the tile; keep 0 for land cover.")  # fmt: skip
+@click.option("--only-labelled", is_flag=True, help="Leave out tiles without a label.")
+@click.option("--split", metavar="SHARES", help="Parts that share no ground, such as train=0.8,val=0.1,test=0.1.")
+@click.option("--split-block", metavar="LENGTH", help="Side of the blocks that go to one part, such as 1000m.")
+@click.option("--seed", default=0, show_default=True, help="Another seed deals the blocks differently.")
+@click.option("--stac", is_flag=True, help="Also write a STAC collection with an item per tile.")
+@click.option("--datetime", "when", type=click.DateTime(), metavar="WHEN",
+              help="When the images were taken, for STAC: 2026-05-31T10:20:00, in UTC.")  # fmt: skip
+@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read.")
+@click.option("--resume", is_flag=True, help="Complete what is there; a stopped job goes on without it too.")
+@click.option("--overwrite", is_flag=True, help="Replace the tiles of an earlier job.")
+@click.option("--max-tiles", type=click.IntRange(1), default=500_000, show_default=True, help="Refuse more.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done: windows, reads, memory, bytes, time.")
+@click.option("--picture", metavar="FILE.png", help="Draw the tiles over a preview of the raster.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
 @click.option("--allow-vrt", is_flag=True, help="Open virtual rasters, which may read any file they name.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="geoalign", prog_name="geoalign-tile")
-def command(rasters: tuple[str, ...], folder: str, **options: Any) -> int:  # noqa: ANN401 - click's own names
-    """Cut RASTERs into tiles named STEM_r0003_c0012.tif, with a manifest STEM_tiles.parquet.
+def command(rasters: tuple[str, ...], **options: Any) -> int:  # noqa: ANN401 - click's own names
+    """Cut RASTERs into tiles named STEM_r0003_c0012.tif, with a manifest tiles.parquet.
 
-    Tiles keep the raster's samples, bands and exact place unless --gsd, --bands or --stretch say otherwise.
-    A stopped job goes on when the same command is run again.
-    """
-    from tiling.chips import check_stems
-    from tiling.raster import OpenPolicy
+    \b
+    geoalign-tile site.tif -o tiles --tile 512px --overlap 20%
+    geoalign-tile *.tif -o set --gsd 0.3m --labels roofs.gpkg --labels-format yolo --split train=0.8,val=0.2
+    geoalign-tile --stitch predictions --manifest tiles/tiles.parquet -o map.tif
 
-    spec = _spec(options)
-    check_stems([Path(raster) for raster in rasters])
+    Tiles keep the raster's samples, bands and exact place unless --gsd, --crs, --bands, --stretch or --dtype say
+    otherwise. A stopped job goes on when the same command is run again.
+    """  # noqa: D301 - \b keeps click from joining the lines
+    if options["stitch"] is not None:
+        if rasters:
+            raise UsageError("--stitch takes no raster", measured=rasters[0], remedy="give --stitch DIR -o OUT.tif")
+        return _stitch(options)
+    if not rasters:
+        raise click.UsageError("Missing argument 'RASTER...'.")
+    return _tile(rasters, options)
+
+
+def _tile(names: tuple[str, ...], options: dict[str, Any]) -> int:
+    from tiling.chips.cut import run_job
+    from tiling.chips.job import plan_job
+
+    begun = time.monotonic()
+    spec, labels, split = _spec(options), _labels(options), _split(options)
+    folder = Path(options["output"])
+    with ExitStack() as stack:
+        rasters, failures = _open_all(names, spec, options, stack)
+        job = plan_job(rasters, spec, labels=labels, split=split, jobs=options["jobs"], max_tiles=options["max_tiles"])
+        _tell(job)
+        if options["stac"]:
+            from tiling.chips.stac import check_stac
+
+            check_stac([work.source for work in job.works])
+        if options["picture"] is not None:
+            _draw(job, Path(options["picture"]), overwrite=options["overwrite"])
+        if options["dry_run"]:
+            _explain(job, options)
+            return EXIT_PARTIAL if failures else 0
+        with tqdm_progress() as progress:
+            cut = run_job(
+                job, folder, jobs=options["jobs"], resume=options["resume"], overwrite=options["overwrite"],
+                table=None if options["manifest"] is None else Path(options["manifest"]), progress=progress,
+            )  # fmt: skip
+            if options["stac"]:
+                from tiling.chips.stac import raster_datetime, write_stac
+
+                times = {work.source.name: options["when"] or raster_datetime(work.raster) for work in job.works}
+                write_stac(cut.manifest, folder, datetime_utc=times, progress=progress)
+    _report(job, cut, time.monotonic() - begun, options)
+    for failure in cut.manifest.failures[:_SHOWN_FAILURES]:
+        note(f"failed: {failure['error']}")
+    return EXIT_PARTIAL if failures or cut.manifest.failures else 0
+
+
+def _open_all(
+    names: tuple[str, ...], spec: ChipSpec, options: dict[str, Any], stack: ExitStack
+) -> tuple[list[Raster], int]:
+    """Open what can be opened, and tell what cannot; of one raster, or of a mosaic's, every error ends the job."""
+    from tiling.raster import OpenPolicy, open_raster
+
     policy = OpenPolicy(allow_vrt=options["allow_vrt"])
-    done: list[dict[str, Any]] = []
-    failed: list[int] = []
-    for raster in rasters:
+    if options["mosaic"]:
+        from tiling.mosaic import open_mosaic
+
+        return [_warped(stack.enter_context(open_mosaic(names, policy=policy)), spec, stack)], 0
+    rasters: list[Raster] = []
+    errors: list[GeoAlignError] = []
+    for name in names:
         try:
-            done.append(_cut_one(raster, spec, Path(folder), policy, options))
+            rasters.append(_warped(stack.enter_context(open_raster(name, policy=policy)), spec, stack))
         except CancelledError:
             raise
         except GeoAlignError as error:
-            if options["debug"] or len(rasters) == 1:
+            if len(names) == 1:
                 raise
-            failed.append(explain(error))
-    _report(done, options)
-    if not failed:
-        return 0
-    return EXIT_PARTIAL if done else failed[0]
+            errors.append(error)
+    if not rasters:
+        for failure in errors[1:]:
+            explain(failure)
+        raise errors[0]
+    for failure in errors:
+        explain(failure)
+    return rasters, len(errors)
+
+
+def _warped(raster: Raster, spec: ChipSpec, stack: ExitStack) -> Raster:
+    if spec.crs is None:
+        return raster
+    from tiling.warp import warp_raster
+
+    return stack.enter_context(warp_raster(raster, spec.crs, gsd_m=spec.gsd_m))
 
 
 def _spec(options: dict[str, Any]) -> ChipSpec:
-    from tiling.chips import ChipSpec
-    from tiling.errors import UsageError
+    from tiling.chips.spec import ChipSpec
     from tiling.grid import Length
 
     gsd = None if options["gsd"] is None else Length.parse(options["gsd"].removesuffix("m") + "m").value
     if gsd == 0:
         raise UsageError("the ground resolution must be a positive number of metres", measured="0")
     tile = Length.parse(options["tile"])
-    if tile.value <= 0:
-        raise UsageError("a tile must have a size", measured=options["tile"], remedy="write it like 512px or 100m")
+    if tile.value <= 0 or tile.unit == "%":
+        raise UsageError("is not the size of a tile", measured=options["tile"], remedy="write it like 512px or 100m")
     return ChipSpec(
         tile=tile,
         overlap=Length.parse(options["overlap"]),
         edge=options["edge"],
         gsd_m=gsd,
+        crs=options["crs"],
         bands=options["bands"],
         stretch=options["stretch"],
+        stretch_over=options["stretch_over"],
+        dtype=options["dtype"],
         area=options["aoi"],
         min_valid=options["min_valid"],
-        suffix=options["suffix"],
+        format=options["form"],
     )
 
 
-def _cut_one(path: str, spec: ChipSpec, folder: Path, policy: OpenPolicy, options: dict[str, Any]) -> dict[str, Any]:
-    from tiling.chips import cut_chips, plan_chips
-    from tiling.raster import open_raster
+def _labels(options: dict[str, Any]) -> LabelSpec | None:
+    if options["labels"] is None:
+        if options["only_labelled"]:
+            raise UsageError("--only-labelled needs labels", remedy="add --labels FILE")
+        return None
+    from tiling.chips.spec import LabelSpec
 
-    begun = time.monotonic()
-    with open_raster(path, policy=policy) as raster:
-        plan = plan_chips(raster, spec)
-        _tell_notes(raster, plan)
-        facts = {"raster": str(raster.path), "gsd_m": plan.canvas.gsd_m, "tile_px": plan.grid.tile_px}
-        if options["dry_run"]:
-            return {**facts, "windows": plan.count()}
-        with tqdm_progress() as progress:
-            chips = cut_chips(
-                raster, plan, folder, jobs=options["jobs"], overwrite=options["overwrite"], progress=progress
-            )
-    written = sum(bool(chip.path) for chip in chips)
-    return {
-        **facts,
-        "tiles": written,
-        "left_out": len(chips) - written,
-        "manifest": str(folder / f"{plan.stem}_tiles.parquet"),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
+    return LabelSpec(
+        path=Path(options["labels"]),
+        format=options["labels_format"],
+        field=options["label_field"],
+        min_visible=options["min_visible"],
+        only_labelled=options["only_labelled"],
+    )
 
 
-def _tell_notes(raster: Raster, plan: ChipPlan) -> None:
-    reason = raster.info.why_no_metres()
-    if reason:
-        note(f"{raster.path}: works in pixels, for {reason}")
-    if plan.canvas.is_clamped:
-        note(f"{raster.path}: is too coarse for {plan.canvas.requested_gsd_m:g} m; tiles have {plan.canvas.gsd_m:g} m")
-    if plan.picture is not None and plan.picture[0].note:
-        note(f"{raster.path}: {plan.picture[0].note}")
+def _split(options: dict[str, Any]) -> SplitSpec | None:
+    if options["split"] is None:
+        return None
+    from tiling.chips.spec import SplitSpec
+
+    return SplitSpec.parse(options["split"], block=options["split_block"], seed=options["seed"])
 
 
-def _report(done: list[dict[str, Any]], options: dict[str, Any]) -> None:
+def _tell(job: Job) -> None:
+    for line in job.notes:
+        note(line)
+    for work in job.works:
+        raster, canvas, pixels = work.raster, work.tiles.canvas, work.tiles.pixels
+        reason = raster.info.why_no_metres()
+        if reason:
+            note(f"{raster.path}: works in pixels, for {reason}")
+        if canvas.is_clamped:
+            note(f"{raster.path}: is too coarse for {canvas.requested_gsd_m:g} m; tiles have {canvas.gsd_m:g} m")
+        if canvas.overview > 1:
+            note(f"{raster.path}: tiles of {canvas.gsd_m:.4g} m are read from the overview 1:{canvas.overview}")
+        if pixels.picture is not None and pixels.picture.note:
+            note(f"{raster.path}: {pixels.picture.note}")
+
+
+def _draw(job: Job, path: Path, *, overwrite: bool) -> None:
+    from tiling.chips.picture import draw_plan
+
+    for work in job.works:
+        target = path if len(job.works) == 1 else path.with_name(f"{path.stem}_{work.source.name}{path.suffix}")
+        layout, labels = work.tiles.layout, work.labels
+        draw_plan(
+            work.raster, layout.canvas, layout.grid, layout.windows, path=target, left_out=work.dropped,
+            parts=None if job.split is None else work.parts, area=layout.area,
+            labels=None if labels is None else [len(labels.cut(window)) for window in layout.windows],
+            overwrite=overwrite,
+        )  # fmt: skip
+
+
+def _explain(job: Job, options: dict[str, Any]) -> None:
+    from tiling.chips.explain import forecast
+
+    forecasts = forecast(job, jobs=options["jobs"])
     if options["as_json"]:
-        click.echo(json.dumps({"rasters": done}))
+        click.echo(json.dumps({"rasters": [item.to_dict() for item in forecasts], "left_out": dict(job.left_out)}))
         return
-    for facts in done:
-        if options["dry_run"]:
-            click.echo(f"{facts['raster']}: {facts['windows']} windows of {facts['tile_px']} px", err=True)
-        else:
-            click.echo(f"{facts['raster']}: {facts['tiles']} tiles, {facts['left_out']} left out", err=True)
+    for item in forecasts:
+        click.echo(str(item))
+    _tell_left_out(dict(job.left_out))
+
+
+def _report(job: Job, cut: Cut, seconds: float, options: dict[str, Any]) -> None:
+    manifest = cut.manifest
+    if options["as_json"]:
+        counts = [0] * len(manifest.sources)
+        for chip in manifest.chips:
+            counts[chip.source] += 1
+        rasters = [
+            {"raster": source.path, "tiles": count, "gsd_m": source.gsd_m, "tile_px": source.grid.tile_px}
+            for source, count in zip(manifest.sources, counts, strict=True)
+        ]
+        facts = {
+            "rasters": rasters,
+            "tiles": len(manifest.chips),
+            "written": cut.written,
+            "left_out": manifest.left_out,
+            "labels": [str(path) for path in cut.labels],
+            "manifest": str(cut.table),
+            "failures": list(manifest.failures),
+            "seconds": round(seconds, 3),
+        }
+        click.echo(json.dumps(facts))
+        return
+    there = len(manifest.chips) - cut.written
+    already = f", {there:,} were there" if there else ""
+    what = f"{len(job.works)} rasters" if len(job.works) > 1 else str(job.works[0].raster.path)
+    click.echo(f"{what}: {len(manifest.chips):,} tiles in {seconds:.1f} s{already}; {cut.table}", err=True)
+    _tell_left_out(manifest.left_out)
+
+
+def _tell_left_out(left_out: dict[str, int]) -> None:
+    for reason, count in left_out.items():
+        if count:
+            note(f"{count:,} windows left out: {reason}")
+
+
+def _stitch(options: dict[str, Any]) -> int:
+    from tiling.chips.stitch import stitch
+
+    manifest = None if options["manifest"] is None else Path(options["manifest"])
+    begun = time.monotonic()
+    with tqdm_progress() as progress:
+        paths = stitch(
+            Path(options["stitch"]), Path(options["output"]), manifest=manifest, how=options["how"],
+            overwrite=options["overwrite"], note=note, progress=progress,
+        )  # fmt: skip
+    seconds = time.monotonic() - begun
+    if options["as_json"]:
+        click.echo(json.dumps({"rasters": [str(path) for path in paths], "seconds": round(seconds, 3)}))
+        return 0
+    for path in paths:
+        click.echo(f"{path}: stitched in {seconds:.1f} s", err=True)
+    return 0
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Tiles as files: planning, cutting, labels, splits, the manifest, and stitching them back together."""
