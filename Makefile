@@ -21,7 +21,7 @@ types: setup-dev
 	$(BIN)/mypy
 
 bench: setup-dev
-	$(BIN)/python benchmarks/read_windows.py
+	$(BIN)/python benchmarks/tile_peers.py
 	$(BIN)/python benchmarks/embed.py
 	$(BIN)/python benchmarks/requery.py
 
