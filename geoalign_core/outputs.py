@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from geoalign_core.answer import Answer, ClassMap, Prepared
-    from tiling.raster import RasterInfo
+    from tiling.info import RasterInfo
 
 CLASSES = "classes"
 """Name of the land-cover map among the files; no question's files are called so."""
