@@ -285,6 +285,21 @@ def test_links_in_the_output_are_refused(make_raster, tmp_path, capsys):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_more_rasters_than_files_may_be_open(make_raster, tmp_path):
+    names = [make_raster(noise(1, 16, 16, dtype="uint16"), f"{number}.tif", nodata=0) for number in range(80)]
+    for extra in ([], ["--stretch-over", "collection"]):
+        arguments = [*names, "-o", tmp_path / f"out{len(extra)}", "--tile", "16", "--stretch", "p2-98"]
+        code = (
+            "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); from tiling.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments), *extra, "--min-valid", "0.1"],
+            cwd=REPO, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert len(read_manifest(tmp_path / f"out{len(extra)}").chips) == 80
+
+
 def test_a_damaged_raster_does_not_stop_the_others(make_raster, tmp_path, capsys):
     good, bad = make_raster(noise(1, 64, 64), "good.tif"), make_raster(noise(1, 640, 640), "bad.tif")
     bad.write_bytes(bad.read_bytes()[:200_000])

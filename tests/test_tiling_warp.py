@@ -244,14 +244,14 @@ def test_the_overview_that_suits_the_resolution_is_warped(make_raster):
         (20.0, 16, ()),
     ]:
         with warp_raster(open_raster(path), "EPSG:3857", gsd_m=gsd_m) as warped:
-            assert warped.source_overview == overview, gsd_m
+            assert warped.source_overview() == overview, gsd_m
             assert warped.info.overviews == own
             canvas = plan_canvas(warped.info, gsd_m)
             if gsd_m and gsd_m > 0.6:
                 assert warped.info.gsd_m == pytest.approx(gsd_m, rel=1e-3)
                 assert canvas.is_native
             for factor in (1, *own):
-                assert warped.source_overviews[factor] == overview * factor
+                assert warped.source_overview(factor) == overview * factor
                 array, valid = whole(warped, overview=factor)
                 assert math.ceil(warped.info.width_px / factor) == array.shape[2]
                 wrong = misplaced_px(array, erode(valid, 3), warped.info, UTM, "EPSG:32631", UTM)

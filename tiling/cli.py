@@ -225,8 +225,9 @@ def _tell(job: Job) -> None:
             note(f"{raster.path}: works in pixels, for {reason}")
         if canvas.is_clamped:
             note(f"{raster.path}: is too coarse for {canvas.requested_gsd_m:g} m; tiles have {canvas.gsd_m:g} m")
-        if canvas.overview > 1:
-            note(f"{raster.path}: tiles of {canvas.gsd_m:.4g} m are read from the overview 1:{canvas.overview}")
+        overview = raster.source_overview(canvas.overview)
+        if overview > 1:
+            note(f"{raster.path}: tiles are read from the overview 1:{overview}")
         if pixels.picture is not None and pixels.picture.note:
             note(f"{raster.path}: {pixels.picture.note}")
 

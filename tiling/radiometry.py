@@ -266,7 +266,10 @@ def plan_shared_stretch(rasters: Sequence[tuple[Raster, BandChoice]], spec: str 
             remedy="name the same bands of all with --bands",
         )
     size = max(2, _SHARED_SAMPLES // len(rasters))
-    parts = [_even(_samples(raster, bands), size, percentiles) for raster, bands in rasters]
+    parts = []
+    for raster, bands in rasters:
+        parts.append(_even(_samples(raster, bands), size, percentiles))
+        raster.rest()
     return _by_samples(np.concatenate(parts, axis=1), percentiles)
 
 

@@ -134,13 +134,22 @@ class Raster:
             self._leases.append(_Lease(threading.current_thread(), overview, dataset))
         return dataset
 
-    def close(self) -> None:
-        """Close every handle. No thread may still be reading."""
+    def source_overview(self, overview: int = 1) -> int:
+        """Return the reduction factor of the file's overview behind one of ours; another one for warped rasters."""
+        return overview
+
+    def rest(self) -> None:
+        """Close every handle until the next use, so that thousands of rasters can be open. No thread may be reading."""
         with self._lock:
-            self._closed = True
             for lease in self._leases:
                 lease.dataset.close()
             self._leases.clear()
+            self._local = threading.local()
+
+    def close(self) -> None:
+        """Close every handle for good. No thread may still be reading."""
+        self._closed = True
+        self.rest()
 
 
 @contextlib.contextmanager

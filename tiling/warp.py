@@ -95,10 +95,9 @@ class WarpedRaster(Raster):
             extra_cache_bytes=source.cache_bytes,
         )
 
-    @property
-    def source_overview(self) -> int:
-        """Reduction factor of the source's overview that the full resolution is warped from."""
-        return self.source_overviews[1]
+    def source_overview(self, overview: int = 1) -> int:
+        """Return the reduction factor of the source's overview that one of ours is warped from."""
+        return self.source_overviews[overview]
 
     def close(self) -> None:
         """Close every handle, and the source."""

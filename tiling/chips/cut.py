@@ -140,6 +140,7 @@ class _Run:
                     if len(self.job.works) == 1:
                         raise
                     failures.append({"path": work.source.path, "error": str(error)})
+                work.raster.rest()
         return failures
 
     def chips(self) -> list[Chip]:

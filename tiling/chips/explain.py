@@ -94,7 +94,7 @@ def _forecast_one(work: Work, jobs: int) -> Forecast:
         height_px=info.height_px,
         crs="no CRS" if canvas.crs is None else _crs_name(canvas.crs),
         gsd_m=canvas.gsd_m,
-        overview=canvas.overview,
+        overview=work.raster.source_overview(canvas.overview),
         tile_px=grid.tile_px,
         stride_px=grid.stride_px,
         edge=grid.edge,

@@ -143,6 +143,7 @@ def plan_job(
         tiles = Tiles(raster, layout, made, jobs)
         source = _source(raster, name, tiles, encoding)
         works.append(Work(source, tiles, encoding, (None,) * len(tiles), index, dropped))
+        raster.rest()
     notes = [*(loaded.notes if loaded is not None else ())]
     if labels is not None and labels.format.startswith("yolo") and spec.format not in PICTURES:
         notes.append(f"most trainers of YOLO read png or jpg, not {spec.format}: consider --format png")
@@ -164,6 +165,7 @@ def _plan_pixels(rasters: Sequence[Raster], spec: ChipSpec) -> list[Pixels]:
     for raster, bands, is_picture, how in choices:
         stretch = None if how is None else shared or plan_stretch(raster, bands, how)
         made.append(Pixels(bands.indexes, stretch, bands if is_picture else None))
+        raster.rest()
     return made
 
 
