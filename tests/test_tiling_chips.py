@@ -18,6 +18,8 @@ import pytest
 import rasterio
 import rasterio.warp
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rasterio.enums import Resampling
 
 from tiling import TileGrid, Window, open_raster
@@ -332,6 +334,49 @@ def test_dry_run_explains(make_raster, tmp_path, capsys):
     for said in ("overview 1:4", "36 windows of 64 px", "memory", "disk", "time"):
         assert said in text
     assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.sampled_from([1, 2, 7, 31, 97, 211]),
+    width=st.sampled_from([1, 3, 13, 53, 101, 307]),
+    tile_px=st.integers(1, 64),
+    overlap=st.integers(0, 80),
+    edge=st.sampled_from(["shift", "pad", "partial"]),
+    turn=st.floats(-180, 180),
+    shear=st.floats(-30, 30),
+    flip=st.sampled_from([-1, 1]),
+)
+def test_tiles_cover_the_raster_and_lie_where_it_lies(
+    tmp_path_factory, height, width, tile_px, overlap, edge, turn, shear, flip
+):
+    """Every tile is read, and the source is read at the places where the tile says that its pixels are."""
+    folder = tmp_path_factory.mktemp("cover")
+    array = np.arange(height * width, dtype=np.int32).reshape(1, height, width) + 1
+    place = Affine.translation(5e5, 5.8e6) * Affine.rotation(turn) * Affine.shear(shear, 0) * Affine.scale(0.5, flip)
+    profile = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": "int32", "nodata": 0}
+    with rasterio.open(folder / "in.tif", "w", **profile, transform=place, crs="EPSG:32631") as out:
+        out.write(array)
+    step = f"{overlap * tile_px // 100}px"
+    arguments = ["--tile", f"{tile_px}px", "--overlap", step, "--edge", edge, "--max-tiles", "4000", "-j", "1"]
+    code = tile(folder / "in.tif", "-o", folder / "out", *arguments)
+    grid = TileGrid.lay(width, height, Length(tile_px, "px"), Length.parse(step), edge=edge)
+    assert code == (2 if len(grid) > 4000 else 0)
+    if code or len(grid) > 150:
+        return
+    seen = np.zeros((height, width), int)
+    for chip in read_manifest(folder / "out").chips:
+        with rasterio.open(folder / "out" / chip.path) as out:
+            rows, cols = np.indices((out.height, out.width))
+            x, y = out.transform * (cols + 0.5, rows + 0.5)
+            found = out.read(1)
+        col, row = ~place * (x, y)
+        row, col = np.floor(row).astype(int), np.floor(col).astype(int)
+        inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+        np.testing.assert_array_equal(found[inside], array[0, row[inside], col[inside]])
+        assert not found[~inside].any()
+        np.add.at(seen, (row[inside], col[inside]), 1)
+    assert seen.min() >= 1
 
 
 def run(arguments, **options):
