@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import tempfile
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +27,10 @@ from tiling.blend import overlap_weights, write_blended
 from tiling.canvas import pixel_canvas, plan_canvas
 from tiling.chips.labels import Labels
 from tiling.chips.manifest import Source, footprint
-from tiling.chips.picture import draw_plan
 from tiling.chips.spec import LabelSpec, SplitSpec
 from tiling.chips.split import assign_parts
+from tiling.cli import command as tile_command
+from tiling.clikit import run_cli
 from tiling.grid import TileGrid, Window
 from tiling.radiometry import Stretch, choose_bands, plan_stretch
 from tiling.raster import open_raster
@@ -314,18 +320,25 @@ def source(name: str, width: int, height: int, transform: Affine, grid: TileGrid
 
 
 def draw_picture(path: Path) -> None:
-    """The picture that ``--dry-run --picture`` draws."""
-    with open_raster(SAMPLE) as raster:
-        canvas = pixel_canvas(raster.info)
-        grid = TileGrid(canvas.width_px, canvas.height_px, 100, 80)
-        area = shapely.Polygon([(90, 120), (700, 40), (960, 420), (820, 930), (180, 860)])
-        windows = [
-            window for window in grid
-            if area.intersects(shapely.box(window.col_off_px, window.row_off_px, window.col_end_px, window.row_end_px))
-        ]  # fmt: skip
-        one = source("canal", canvas.width_px, canvas.height_px, canvas.transform, grid)
-        parts = assign_parts([one], [windows], SplitSpec.parse("train=0.7,val=0.15,test=0.15", seed=1)).parts[0]
-        draw_plan(raster, canvas, grid, windows, path=path, parts=parts, area=area, overwrite=True)
+    """The picture that the page's own command draws."""
+    import geopandas
+
+    page_text = (HERE / "how-tiling-works.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ geoalign-tile (.*--picture) plan\.png$", page_text, re.MULTILINE)
+    if command is None:
+        raise ValueError("the page draws no plan")
+    target = path.resolve()
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), redirect_stdout(StringIO()):
+        copyfile(SAMPLE, "site.tif")
+        with rasterio.open("site.tif") as raster:
+            place, crs = raster.transform, raster.crs
+        field = affine_transform(
+            shapely.Polygon([(90, 120), (700, 40), (960, 420), (820, 930), (180, 860)]), place.to_shapely()
+        )
+        geopandas.GeoDataFrame(geometry=[field], crs=crs).to_file("field.gpkg")
+        code = run_cli(tile_command, [*shlex.split(command[1]), str(target), "--overwrite"])
+    if code:
+        raise SystemExit(code)
 
 
 DIAGRAMS: dict[str, Callable[[], Figure]] = {

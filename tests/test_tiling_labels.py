@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +19,11 @@ from rasterio.features import rasterize
 
 from tiling import open_raster
 from tiling.canvas import pixel_canvas, plan_canvas
-from tiling.chips.labelfiles import LabelledTile, write_labels
+from tiling.chips.labelfiles import LabelledTile, label_files, write_labels
 from tiling.chips.labels import LabelIndex, Labels
 from tiling.chips.labelsource import LabelError, measure
 from tiling.chips.spec import LabelSpec
-from tiling.errors import GeoAlignError, NotGeoreferencedError, OutputWriteError, UsageError
+from tiling.errors import GeoAlignError, NotGeoreferencedError, OutputExistsError, OutputWriteError, UsageError
 from tiling.grid import TileGrid, Window
 
 geopandas = pytest.importorskip("geopandas")
@@ -332,6 +333,28 @@ def test_broken_geometries_are_repaired_and_useless_ones_counted(lay):
     )
 
 
+@pytest.mark.parametrize("far", [1e101, 1e160, 1e300])
+@pytest.mark.parametrize("to", [None, "EPSG:4326"])
+def test_labels_beyond_all_bounds_are_left_out_and_told(make_raster, tmp_path, far, to):
+    with open_raster(make_raster(IMAGE)) as raster:
+        info = raster.info
+    x, y = info.transform * (20, 20)
+    shapes = [shapely.box(-far, -far, far, far), shapely.LineString([(0, 0), (far, -far)]), shapely.Point(-far, 0)]
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("far", "near")}
+    geopandas.GeoSeries(shapes).to_frame("geometry").set_crs(to).to_parquet(paths["far"])
+    near = [shapely.box(x, y - 5, x + 5, y)] if to is None else [shapely.box(-179, -80, 179, 80)]
+    geopandas.GeoSeries([*shapes, *near]).to_frame("geometry").set_crs(to).to_parquet(paths["near"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        labels = Labels.load(LabelSpec(paths["near"]))
+        canvas = pixel_canvas(info)
+        assert {label.feature for label in labels.onto(info, canvas).cut(WHOLE)} <= {3}
+        assert len(labels) == 1
+        assert any("3 with coordinates beyond ±1e+100" in note for note in labels.notes)
+        with pytest.raises(LabelError, match="no label"):
+            Labels.load(LabelSpec(paths["far"]))
+
+
 def test_open_rings_are_closed(tmp_path, make_raster):
     ring = [[3.0, 52.0], [3.1, 52.0], [3.1, 52.1]]
     feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
@@ -443,6 +466,95 @@ def test_class_names_break_no_file_and_leave_no_folder(hostile, tmp_path, fmt):
     if fmt.startswith("geo"):
         read = geopandas.read_parquet(files[0]) if fmt == "geoparquet" else geopandas.read_file(files[0])
         assert sorted(read["class"]) == sorted(labels.classes)
+
+
+FORMATS = ("coco", "yolo", "yolo-obb", "geojson", "geoparquet", "mask")
+
+
+def two_parts():
+    index = index_of([shapely.box(1, 1, 60, 60)])
+    return [tiled(index, path=f"images/{part}/{part}.tif", split=part) for part in ("train", "val")]
+
+
+def named(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_files_are_named_before_they_are_written(tmp_path, fmt):
+    for count, tiles in ((1, two_parts()), (300, [replace(tile, split=None) for tile in two_parts()]), (1, [])):
+        folder = tmp_path / f"{count}_{len(tiles)}"
+        classes = [str(number) for number in range(count)]
+        names = list(label_files(fmt, [(tile.path, tile.split) for tile in tiles], count))
+        written = write_labels(folder, fmt, tiles, classes, overwrite=False)
+        assert sorted(names) == sorted(path.relative_to(folder).as_posix() for path in written)
+        assert set(names) == named(folder)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_files_of_others_are_kept(tmp_path, fmt):
+    tiles = two_parts()
+    for name in label_files(fmt, [(tile.path, tile.split) for tile in tiles]):
+        other = tmp_path / name
+        folder = tmp_path / "alone" / name.replace("/", "_")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(OutputExistsError):
+            write_labels(folder, fmt, tiles, ["a"], overwrite=False)
+        assert (folder / name).read_text() == "mine"
+        write_labels(folder, fmt, tiles, ["a"])
+        assert (folder / name).read_bytes() != b"mine"
+        assert not other.exists()
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_links_lead_nowhere(tmp_path, fmt):
+    tiles = two_parts()
+    for number, name in enumerate(label_files(fmt, [(tile.path, tile.split) for tile in tiles])):
+        parts = name.split("/")
+        for depth in range(1, len(parts) + 1):
+            outside, folder = tmp_path / f"out{number}{depth}", tmp_path / f"in{number}{depth}"
+            link = folder.joinpath(*parts[:depth])
+            link.parent.mkdir(parents=True)
+            outside.mkdir()
+            (outside / "mine").write_text("mine")
+            link.symlink_to(outside / "mine" if depth == len(parts) else outside)
+            with pytest.raises(OutputWriteError):
+                write_labels(folder, fmt, tiles, ["a"])
+            assert named(outside) == {"mine"}
+            assert (outside / "mine").read_text() == "mine"
+
+
+def test_a_link_in_a_circle_is_told_in_one_line(tmp_path):
+    (tmp_path / "masks").symlink_to("masks")
+    with pytest.raises(OutputWriteError):
+        write_labels(tmp_path, "mask", two_parts(), ["a"])
+
+
+def test_an_output_folder_may_itself_be_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    write_labels(tmp_path / "link", "mask", two_parts(), ["a"])
+    assert "masks/train/train.png" in named(tmp_path / "real")
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path, fmt):
+    tiles = two_parts()
+    files = list(label_files(fmt, [(tile.path, tile.split) for tile in tiles]))
+    for name in files:
+        path = tmp_path / name
+        left = path.with_name(f".{path.name}.kgm_euux.tmp")
+        left.mkdir(parents=True)
+        (left / path.name).write_text("half")
+        odd = path.with_name(f".{path.name}.abcdefgh.tmp.d")
+        odd.mkdir()
+        full = path.with_name(f".{path.name}.abcdefgh.tmp")
+        full.mkdir()
+        (full / "diary.txt").write_text("mine")
+    write_labels(tmp_path, fmt, tiles, ["a"])
+    kept = {path.name for path in tmp_path.rglob("*.tmp*")}
+    assert kept == {f".{name.split('/')[-1]}.abcdefgh.tmp{suffix}" for name in files for suffix in ("", ".d")}
 
 
 @pytest.mark.parametrize(("path", "split"), [("images/a\nb.tif", None), ("images/one.tif", ".."), ("x.tif", "a/../..")])

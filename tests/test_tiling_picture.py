@@ -13,11 +13,13 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tiling.canvas import pixel_canvas, plan_canvas
 from tiling.chips import picture
-from tiling.chips.kinds import sort_windows
+from tiling.chips.kinds import left_out_ground, sort_windows
 from tiling.chips.picture import draw_plan
 from tiling.errors import OutputExistsError
 from tiling.grid import TileGrid
@@ -115,8 +117,74 @@ def test_what_is_left_out_is_paler_than_what_is_kept(make_raster, tmp_path):
     )  # fmt: skip
     size = image.shape[1]
     kept, left_out = image[:, 20 : size // 3].std(axis=2).mean(), image[:, size * 2 // 3 :].std(axis=2).mean()
-    assert kept > 10
-    assert left_out < 5
+    assert kept > 2 * left_out
+    assert image[:, size * 2 // 3 :].mean() > image[:, 20 : size // 3].mean() + 30
+
+
+def overlapping(tmp_path, make_raster, array):
+    """Draw tiles with half overlap; the left half is kept, the right half is left out for two reasons."""
+    return frame(
+        draw(
+            make_raster(array), tmp_path / "plan.png", 64, 32, windows=lambda grid: [w for w in grid if w.col < 3],
+            left_out={"blank": [TileGrid(256, 256, 64, 32).window(row, 4) for row in range(7)]},
+        )
+    )  # fmt: skip
+
+
+def test_what_is_left_out_is_dimmed_once_where_windows_overlap(make_raster, tmp_path):
+    image = overlapping(tmp_path, make_raster, np.full((3, 256, 256), 60, np.uint8))
+    step = image.shape[1] / 8
+    # Between the lines of a hatch lies the dimmed image, everywhere the same.
+    cells = image[:, round(4.2 * step) :, 0]
+    tones, counts = np.unique(cells, return_counts=True)
+    assert cells.max() == tones[counts.argmax()]
+    assert all((strip == cells.max()).mean() > 0.3 for strip in np.array_split(cells, 8, axis=1))
+
+
+def test_no_hatch_runs_over_what_is_kept(make_raster, tmp_path):
+    image = overlapping(tmp_path, make_raster, np.full((3, 256, 256), 60, np.uint8))
+    step = image.shape[1] / 8
+    inner = image[round(1.1 * step) : round(1.9 * step), round(3.1 * step) : round(3.9 * step)]
+    assert np.ptp(inner, axis=(0, 1)).max() <= 1
+
+
+@pytest.mark.parametrize("stride", [64, 51, 32, 16])
+def test_the_image_stays_visible_under_tiles(make_raster, tmp_path, stride):
+    array = np.full((3, 256, 256), 20, np.uint8)
+    array[:, :, 128:] = 220
+    image = frame(draw(make_raster(array), tmp_path / "plan.png", 64, stride))
+    half = image.shape[1] // 2
+    assert np.median(image[:, half:]) - np.median(image[:, :half]) > 0.5 * 200
+
+
+@given(
+    side=st.integers(10, 60), tile=st.integers(2, 20), overlap=st.integers(0, 19),
+    edge=st.sampled_from(["shift", "pad"]), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_the_ground_of_no_tile_is_divided_among_the_reasons(side, tile, overlap, edge, seed):
+    grid = TileGrid(side, side + 3, tile, max(1, tile - overlap), edge)
+    deal = np.random.default_rng(seed).integers(0, 4, len(grid))
+    of = [[window for window, lot in zip(grid, deal, strict=True) if lot == which] for which in range(4)]
+    kinds = sort_windows(grid, of[0] + of[1], ["train"] * len(of[0]) + ["val"] * len(of[1]),
+                         {"first": of[2], "second": of[3]}, None)  # fmt: skip
+    size = max(grid.height_px, *(w.row_end_px for w in grid)), max(grid.width_px, *(w.col_end_px for w in grid))
+    cover = np.zeros((4, *size), bool)
+    for which, windows in enumerate(of):
+        for w in windows:
+            cover[which, w.row_off_px : w.row_end_px, w.col_off_px : w.col_end_px] = True
+    free = ~(cover[0] | cover[1])
+    bare, grounds = left_out_ground(kinds, size[1], size[0])
+    assert bare.area == free.sum()
+    areas = {reason: ground.area for reason, ground in grounds.items()}
+    wanted = {"first": (free & cover[2]).sum(), "second": (free & cover[3] & ~cover[2]).sum()}
+    assert areas == {reason: area for reason, area in wanted.items() if area}
+
+
+def test_windows_that_were_only_counted_take_the_rest_of_the_ground():
+    grid = TileGrid(400_000, 400_000, 64, 64)
+    bare, grounds = left_out_ground(sort_windows(grid, [grid.window(3, 4)], None, {}, None), 400_000, 400_000)
+    assert bare.area == grounds["left out"].area == 400_000**2 - 64**2
 
 
 def named(kinds):

@@ -250,9 +250,15 @@ def test_outputs_smaller_than_their_tiles_by_a_whole_number(make_raster, tmp_pat
         assert raster.bounds == source.bounds
     odd = cut(make_raster(np.zeros((1, 255, 320), np.uint8)), tmp_path / "odd", tile=96, stride=64, edge="pad")
     for chip in odd.chips:
-        np.save(heat / f"{Path(chip.path).stem}.npy", np.zeros((24, 24), np.float32))
-    with pytest.raises(TileError, match=r"1/4.*255"):
-        stitch(heat, tmp_path / "odd.tif", manifest=tmp_path / "odd")
+        np.save(heat / f"{Path(chip.path).stem}.npy", np.full((24, 24), 0.1, np.float32))
+    # Pixels four times as large do not fit 255 rows: the map has those of the tiles.
+    stitch(heat, tmp_path / "odd.tif", manifest=tmp_path / "odd")
+    with rasterio.open(tmp_path / "odd.tif") as raster:
+        assert raster.shape == (255, 320)
+        assert set(np.unique(raster.read())) == {np.float32(0.1)}
+    np.save(heat / f"{Path(odd.chips[-1].path).stem}.npy", np.zeros((25, 24), np.float32))
+    with pytest.raises(TileError, match="24 × 25"):
+        stitch(heat, tmp_path / "no.tif", manifest=tmp_path / "odd")
 
 
 def test_several_rasters_and_tiles_in_folders(make_raster, tmp_path):

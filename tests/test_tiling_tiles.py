@@ -9,7 +9,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiling import BandError, CancelledError, CancelToken, UsageError, open_raster
+from tiling import BandError, CancelledError, CancelToken, UsageError, open_raster, write_blended
 
 ROTATED = Affine.translation(5e5, 5.8e6) * Affine.rotation(33) * Affine.scale(0.5, -0.5)
 
@@ -109,3 +109,19 @@ def test_a_model_of_a_wide_raster_at_another_resolution(make_raster, tmp_path):
     with rasterio.open(tmp_path / "out.tif") as out:
         assert (out.width, out.height, out.res) == (4500, 30, pytest.approx((1, 1), rel=1e-3))
         assert set(np.unique(out.read())) == {np.float32(0.25)}
+
+
+def test_outputs_may_be_smaller_than_tiles_and_come_without_validity(make_raster, tmp_path):
+    with open_raster(make_raster(noise(1, 100, 130))) as raster:
+        tiles = raster.tiles("40px", "7px")
+        tiles.blend(tmp_path / "small.tif", ((tile, np.full((10, 10), 0.3, np.float32)) for tile in tiles))
+        with pytest.raises(UsageError, match="size"):
+            tiles.blend(tmp_path / "odd.tif", ((tile, np.zeros((11, 10), np.float32)) for tile in tiles))
+        canvas = tiles.canvas
+        pairs = ((tile.window, tile.array) for tile in tiles)
+        place = {"transform": canvas.transform, "crs": canvas.crs, "width_px": 130, "height_px": 100}
+        write_blended(tmp_path / "same.tif", pairs, grid=tiles.grid, **place)
+        np.testing.assert_array_equal(rasterio.open(tmp_path / "same.tif").read(), raster.handle().read())
+    with rasterio.open(tmp_path / "small.tif") as out:
+        assert out.shape == (100, 130)
+        assert set(np.unique(out.read())) == {np.float32(0.3)}

@@ -13,6 +13,7 @@ import numpy as np
 from tiling.cog import Cog, write_cog
 from tiling.errors import UsageError
 from tiling.files import refuse_existing
+from tiling.nodata import holds, off_nodata, to_type
 from tiling.overlap import Mosaic, NearestMosaic, inwardness, overlap_weights, window_weights
 from tiling.progress import silent
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     Output = tuple[Window, NDArray[Any], NDArray[np.bool_] | None]
     """A window, its values (C, h, w) or (h, w), and which of its pixels are valid, (h, w); None when all are."""
+    Given = Output | tuple[Window, NDArray[Any]]
 
 __all__ = ["How", "Mosaic", "overlap_weights", "window_weights", "write_blended"]
 
@@ -37,7 +39,7 @@ How = Literal["hann", "nearest"]
 
 def write_blended(
     path: str | Path,
-    outputs: Iterable[Output],
+    outputs: Iterable[Given],
     *,
     grid: TileGrid,
     width_px: int,
@@ -68,8 +70,9 @@ def write_blended(
 
     Args:
         path: The target, by convention with suffix ``.tif``.
-        outputs: Windows of ``grid`` with their values, row by row; any may be missing. What reaches beyond the
-            raster is cut off.
+        outputs: Windows of ``grid`` with their values, (C, h, w) or (h, w), and if not all of them count, their
+            validity (h, w); row by row, any may be missing. What reaches beyond the raster is cut off. Values that
+            are a whole number of times smaller than their window are enlarged to it.
         grid: Where the windows lie; ``grid.scaled(k)`` when the model's outputs are k times smaller than its tiles.
         width_px: Columns of the raster, at most those of the grid.
         height_px: Rows of the raster.
@@ -101,7 +104,7 @@ def write_blended(
     """
     path = Path(path)
     refuse_existing(path, overwrite=overwrite)
-    source = iter(outputs)
+    source = map(_fitting, outputs)
     first = next(source, None)
     if first is None or 0 in first[1].shape:
         raise UsageError("there is no tile to join", path=path)
@@ -123,6 +126,22 @@ def write_blended(
     return write_cog(path, cog, blocks, overwrite=overwrite)
 
 
+def _fitting(output: Given) -> Output:
+    """Return an output with its validity, enlarged to its window when it is a whole number of times smaller."""
+    window, values, *rest = output
+    valid = rest[0] if rest else None
+    height, width = values.shape[-2:] if values.ndim >= 2 else (0, 0)
+    factor = window.height_px // height if height else 1
+    if factor > 1 and (height * factor, width * factor) == (window.height_px, window.width_px):
+        values = enlarged(values, factor)
+    return window, values, valid
+
+
+def enlarged(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Return an array whose last two axes are ``factor`` times as long, each value repeated."""
+    return values if factor == 1 else values.repeat(factor, axis=-2).repeat(factor, axis=-1)
+
+
 def _target_type(kind: np.dtype[Any], dtype: str | None, how: How) -> np.dtype[Any]:
     """Return the type of the samples to write."""
     if kind.kind not in "biuf":
@@ -142,10 +161,8 @@ def _target_type(kind: np.dtype[Any], dtype: str | None, how: How) -> np.dtype[A
 
 
 def _check_nodata(nodata: float | None, target: np.dtype[Any]) -> None:
-    if nodata is not None and target.kind in "iu":
-        limits = np.iinfo(target)
-        if not (float(nodata).is_integer() and limits.min <= nodata <= limits.max):
-            raise UsageError("the type cannot hold the nodata value", measured=f"{nodata} in {target.name}")
+    if nodata is not None and not holds(target, nodata):
+        raise UsageError("the type cannot hold the nodata value", measured=f"{nodata} in {target.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +223,7 @@ class _Joint:
         values = values.view(np.uint8) if values.dtype == np.bool_ else values
         good = self._valid(values, valid)
         if self.how == "nearest":
-            weight, values = inwardness(window, self.grid), _cast(values, np.dtype(self.cog.dtype))
+            weight, values = inwardness(window, self.grid), to_type(values, np.dtype(self.cog.dtype))
         else:
             weight = np.outer(*window_weights(window, self.grid))
         weight = np.where(good, weight, 0)
@@ -247,33 +264,12 @@ class _Joint:
 
     def _samples(self, values: NDArray[Any], covered: NDArray[np.bool_]) -> Block:
         """Return a block as it is written."""
-        samples = _cast(values, np.dtype(self.cog.dtype))
+        samples = to_type(values, np.dtype(self.cog.dtype))
         if self.cog.nodata is not None:
-            hit = covered & (samples == self.cog.nodata).all(axis=0)
-            samples[:, hit] = _beside(self.cog.nodata, samples.dtype)
+            samples = off_nodata(samples, covered, self.cog.nodata)
         samples[:, ~covered] = 0 if self.cog.nodata is None else self.cog.nodata
         return samples, covered
 
 
 def _channels(values: NDArray[Any]) -> int:
     return 1 if values.ndim <= 2 else int(values.shape[-3])
-
-
-def _cast(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return values as a type: rounded and kept within its range if it holds integers."""
-    if dtype.kind == "f" or values.dtype == dtype:
-        return values.astype(dtype, copy=False)
-    limits = np.iinfo(dtype)
-    if values.dtype.kind == "f":
-        # A NaN belongs to a pixel that is not valid; as an integer it would only warn.
-        values = np.nan_to_num(np.rint(values))
-        return np.clip(values, limits.min, limits.max).astype(dtype)
-    own = np.iinfo(values.dtype)
-    return np.clip(values, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
-
-
-def _beside(value: float, dtype: np.dtype[Any]) -> float:
-    """Return the value next to one, within the type."""
-    if dtype.kind == "f":
-        return float(np.nextafter(dtype.type(value), dtype.type(np.inf)))
-    return value + 1 if value < np.iinfo(dtype).max else value - 1

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from tiling.clikit import EXIT_PARTIAL, explain, note, run_cli, tqdm_progress
+from tiling.clikit import EXIT_PARTIAL, note, run_cli, tqdm_progress
 from tiling.errors import CancelledError, GeoAlignError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tiling.chips.cut import Cut
     from tiling.chips.job import Job
     from tiling.chips.spec import ChipSpec, LabelSpec, SplitSpec
@@ -23,7 +28,9 @@ if TYPE_CHECKING:
 _EDGES = ("shift", "pad", "partial", "drop")
 _FORMATS = ("tif", "cog", "png", "jpg", "webp", "npy")
 _LABELS = ("coco", "yolo", "yolo-obb", "geojson", "geoparquet", "mask")
+_OF_STITCHING = {"stitch", "output", "how", "manifest", "overwrite", "as_json", "debug"}
 _SHOWN_FAILURES = 20
+_JOBS = min(8, os.cpu_count() or 2)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,11 +63,19 @@ _SHOWN_FAILURES = 20
 @click.option("--only-labelled", is_flag=True, help="Leave out tiles without a label.")
 @click.option("--split", metavar="SHARES", help="Parts that share no ground, such as train=0.8,val=0.1,test=0.1.")
 @click.option("--split-block", metavar="LENGTH", help="Side of the blocks that go to one part, such as 1000m.")
-@click.option("--seed", default=0, show_default=True, help="Another seed deals the blocks differently.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed deals the blocks differently."
+)
 @click.option("--stac", is_flag=True, help="Also write a STAC collection with an item per tile.")
 @click.option("--datetime", "when", type=click.DateTime(), metavar="WHEN",
               help="When the images were taken, for STAC: 2026-05-31T10:20:00, in UTC.")  # fmt: skip
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=_JOBS,
+    help="Threads that read; as many as there are processors, up to 8.",
+)
 @click.option("--resume", is_flag=True, help="Complete what is there; a stopped job goes on without it too.")
 @click.option("--overwrite", is_flag=True, help="Replace the tiles of an earlier job.")
 @click.option("--max-tiles", type=click.IntRange(1), default=500_000, show_default=True, help="Refuse more.")
@@ -81,80 +96,104 @@ def command(rasters: tuple[str, ...], **options: Any) -> int:  # noqa: ANN401 - 
     Tiles keep the raster's samples, bands and exact place unless --gsd, --crs, --bands, --stretch or --dtype say
     otherwise. A stopped job goes on when the same command is run again.
     """  # noqa: D301 - \b keeps click from joining the lines
+    if not options["output"]:
+        raise UsageError("-o needs a name", remedy="give -o DIR")
     if options["stitch"] is not None:
-        if rasters:
-            raise UsageError("--stitch takes no raster", measured=rasters[0], remedy="give --stitch DIR -o OUT.tif")
+        _refuse_tiling_options(rasters)
         return _stitch(options)
     if not rasters:
         raise click.UsageError("Missing argument 'RASTER...'.")
+    if options["resume"] and options["overwrite"]:
+        raise UsageError("--resume keeps what is there and --overwrite removes it", remedy="leave one of them away")
     return _tile(rasters, options)
 
 
+def _refuse_tiling_options(rasters: tuple[str, ...]) -> None:
+    """Say so where an option of cutting is given to stitching, which would ignore it."""
+    if rasters:
+        raise UsageError("--stitch takes no raster", measured=rasters[0], remedy="give --stitch DIR -o OUT.tif")
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+        if given and parameter.name not in _OF_STITCHING:
+            raise UsageError(f"{parameter.opts[0]} has no meaning with --stitch", remedy="leave it away")
+
+
 def _tile(names: tuple[str, ...], options: dict[str, Any]) -> int:
-    from tiling.chips.cut import run_job
     from tiling.chips.job import plan_job
 
     begun = time.monotonic()
     spec, labels, split = _spec(options), _labels(options), _split(options)
-    folder = Path(options["output"])
     with ExitStack() as stack:
-        rasters, failures = _open_all(names, spec, options, stack)
-        job = plan_job(rasters, spec, labels=labels, split=split, jobs=options["jobs"], max_tiles=options["max_tiles"])
+        rasters, unopened = _open_all(names, spec, options, stack)
+        job = plan_job(
+            rasters, spec, labels=labels, split=split, jobs=options["jobs"], max_tiles=options["max_tiles"],
+            needs_crs=options["stac"],
+        )  # fmt: skip
+        job = replace(job, failures=(*unopened, *job.failures))
         _tell(job)
-        if options["stac"]:
-            from tiling.chips.stac import check_stac
-
-            check_stac([work.source for work in job.works])
         if options["picture"] is not None:
             _draw(job, Path(options["picture"]), overwrite=options["overwrite"])
         if options["dry_run"]:
             _explain(job, options)
-            return EXIT_PARTIAL if failures else 0
-        with tqdm_progress() as progress:
-            cut = run_job(
-                job, folder, jobs=options["jobs"], resume=options["resume"], overwrite=options["overwrite"],
-                table=None if options["manifest"] is None else Path(options["manifest"]), progress=progress,
-            )  # fmt: skip
-            if options["stac"]:
-                from tiling.chips.stac import raster_datetime, write_stac
-
-                times = {work.source.name: options["when"] or raster_datetime(work.raster) for work in job.works}
-                write_stac(cut.manifest, folder, datetime_utc=times, progress=progress)
+            return EXIT_PARTIAL if job.failures else 0
+        try:
+            cut = _cut(job, options)
+        except KeyboardInterrupt:
+            remedy = "run it again with --resume, and without --overwrite, to go on where it stopped"
+            raise CancelledError("stopped", remedy=remedy) from None
     _report(job, cut, time.monotonic() - begun, options)
-    for failure in cut.manifest.failures[:_SHOWN_FAILURES]:
-        note(f"failed: {failure['error']}")
-    return EXIT_PARTIAL if failures or cut.manifest.failures else 0
+    _tell_failures(cut.manifest.failures[len(job.failures) :])
+    return EXIT_PARTIAL if cut.manifest.failures else 0
+
+
+def _cut(job: Job, options: dict[str, Any]) -> Cut:
+    from tiling.chips.cut import run_job
+
+    folder = Path(options["output"])
+    with tqdm_progress() as progress:
+        cut = run_job(
+            job, folder, jobs=options["jobs"], resume=options["resume"], overwrite=options["overwrite"],
+            table=None if options["manifest"] is None else Path(options["manifest"]), progress=progress,
+        )  # fmt: skip
+        if options["stac"]:
+            from tiling.chips.stac import raster_datetime, write_stac
+
+            times = {}
+            for work in job.works:
+                times[work.source.name] = options["when"] or raster_datetime(work.raster)
+                work.raster.rest()
+            write_stac(cut.manifest, folder, datetime_utc=times, progress=progress)
+    return cut
 
 
 def _open_all(
     names: tuple[str, ...], spec: ChipSpec, options: dict[str, Any], stack: ExitStack
-) -> tuple[list[Raster], int]:
-    """Open what can be opened, and tell what cannot; of one raster, or of a mosaic's, every error ends the job."""
+) -> tuple[list[Raster], list[dict[str, str]]]:
+    """Open what can be opened, and say what cannot; of one raster, or of a mosaic's, every error ends the job."""
     from tiling.raster import OpenPolicy, open_raster
 
     policy = OpenPolicy(allow_vrt=options["allow_vrt"])
     if options["mosaic"]:
         from tiling.mosaic import open_mosaic
 
-        return [_warped(stack.enter_context(open_mosaic(names, policy=policy)), spec, stack)], 0
+        return [_warped(stack.enter_context(open_mosaic(names, policy=policy)), spec, stack)], []
     rasters: list[Raster] = []
-    errors: list[GeoAlignError] = []
+    failures: list[dict[str, str]] = []
+    first: GeoAlignError | None = None
     for name in names:
         try:
-            rasters.append(_warped(stack.enter_context(open_raster(name, policy=policy)), spec, stack))
-        except CancelledError:
-            raise
+            raster = _warped(stack.enter_context(open_raster(name, policy=policy)), spec, stack)
         except GeoAlignError as error:
-            if len(names) == 1:
-                raise
-            errors.append(error)
-    if not rasters:
-        for failure in errors[1:]:
-            explain(failure)
-        raise errors[0]
-    for failure in errors:
-        explain(failure)
-    return rasters, len(errors)
+            failures.append({"path": name, "error": str(error)})
+            first = first or error
+        else:
+            raster.rest()
+            rasters.append(raster)
+    if not rasters and first is not None:
+        _tell_failures(failures[1:])
+        raise first
+    return rasters, failures
 
 
 def _warped(raster: Raster, spec: ChipSpec, stack: ExitStack) -> Raster:
@@ -215,7 +254,15 @@ def _split(options: dict[str, Any]) -> SplitSpec | None:
     return SplitSpec.parse(options["split"], block=options["split_block"], seed=options["seed"])
 
 
+def _tell_failures(failures: Sequence[dict[str, str]]) -> None:
+    for failure in failures[:_SHOWN_FAILURES]:
+        click.echo(f"error: {failure['error']}", err=True)
+    if len(failures) > _SHOWN_FAILURES:
+        note(f"{len(failures) - _SHOWN_FAILURES:,} more rasters failed")
+
+
 def _tell(job: Job) -> None:
+    _tell_failures(job.failures)
     for line in job.notes:
         note(line)
     for work in job.works:
@@ -235,8 +282,12 @@ def _tell(job: Job) -> None:
 def _draw(job: Job, path: Path, *, overwrite: bool) -> None:
     from tiling.chips.picture import draw_plan
 
+    if path.suffix.lower() != ".png":
+        raise UsageError("is not the name of a picture", path=path, remedy="let it end in .png")
     for work in job.works:
         target = path if len(job.works) == 1 else path.with_name(f"{path.stem}_{work.source.name}{path.suffix}")
+        if target.resolve() in job.inputs():
+            raise UsageError("is an input of this job", path=target, remedy="give another name")
         layout, labels = work.tiles.layout, work.labels
         draw_plan(
             work.raster, layout.canvas, layout.grid, layout.windows, path=target, left_out=work.dropped,
@@ -244,6 +295,8 @@ def _draw(job: Job, path: Path, *, overwrite: bool) -> None:
             labels=None if labels is None else [len(labels.cut(window)) for window in layout.windows],
             overwrite=overwrite,
         )  # fmt: skip
+        work.raster.rest()
+        note(f"{target}: shows the plan")
 
 
 def _explain(job: Job, options: dict[str, Any]) -> None:

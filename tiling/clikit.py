@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ EXIT_ERROR, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
 STOPPED = "stopped; run the same command again to go on where it stopped"
 
 
-def run_cli(command: click.Command, args: Sequence[str] | None = None) -> int:
+def run_cli(command: click.Command, args: Sequence[str] | None = None, *, name: str | None = None) -> int:
     """Run a click command and return its exit code instead of raising.
 
     0 is success, 1 an error, 2 wrong usage, 3 partial failure (which a command returns), 130 an interruption.
@@ -30,10 +32,14 @@ def run_cli(command: click.Command, args: Sequence[str] | None = None) -> int:
     Args:
         command: The command; a whole number that it returns is the exit code.
         args: Its arguments, by default those of the process.
+        name: What the help calls the command, by default the program's name.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # Asked to end, a job cleans up and tells how to go on, as it does for Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        result = command.main(args=arguments, standalone_mode=False)
+        result = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         where = getattr(getattr(error, "ctx", None), "command_path", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
+from tiling.errors import OutputWriteError
 from tiling.failures import writing
 from tiling.files import atomic_file
 from tiling.grid import TileGrid
@@ -88,11 +90,12 @@ def write_cog(target: str | Path, cog: Cog, blocks: Iterable[Block], *, overwrit
 
     Raises:
         OutputExistsError: ``target`` exists and ``overwrite`` is false.
-        OutputWriteError: The disk is full or refuses.
+        OutputWriteError: The disk is full, has no room for the samples, or refuses.
         ValueError: There are more or fewer entries than blocks.
     """
     target = Path(target)
     with atomic_file(target, overwrite=overwrite) as temporary, gdal_env():
+        _refuse_full_disk(target, cog)
         plain = temporary.with_name(f"plain-{temporary.name}")
         checksum = _write_plain(plain, cog, blocks, target)
         # Nobody reads meanwhile, so GDAL may have the processors; how many it gets does not change a byte.
@@ -109,6 +112,20 @@ def write_cog(target: str | Path, cog: Cog, blocks: Iterable[Block], *, overwrit
             if overwrite:
                 _remove_sidecars(target)
     return target
+
+
+def _refuse_full_disk(target: Path, cog: Cog) -> None:
+    """Refuse what cannot fit before the disk is full of it; GDAL would tell that on stderr in words of its own."""
+    needed = cog.width_px * cog.height_px * cog.count * np.dtype(cog.dtype).itemsize
+    with writing(target):
+        free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise OutputWriteError(
+            "does not fit on the disk",
+            path=target,
+            measured=f"needs {needed / 1e9:,.3f} GB, {free / 1e9:,.3f} GB are free",
+            remedy="free some space or write to another disk",
+        )
 
 
 def _write_plain(plain: Path, cog: Cog, blocks: Iterable[Block], target: Path) -> tuple[int, int]:

@@ -95,7 +95,8 @@ def _sidecars(path: Path) -> tuple[str, ...]:
     found = []
     for suffix in _SIDECARS:
         beside = path.with_name(path.name + suffix)
-        if beside.exists():
+        # A name that is too long for the system is no file either.
+        if os.path.isfile(beside):  # noqa: PTH113
             stat = beside.stat()
             found.append(f"{suffix}:{stat.st_size}:{stat.st_mtime_ns}")
     return tuple(found)

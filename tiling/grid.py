@@ -17,6 +17,9 @@ from tiling.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 Edge = Literal["shift", "pad", "partial", "drop"]
 Unit = Literal["px", "m", "%"]
 _LENGTH = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|m|%)?\s*")
@@ -205,15 +208,37 @@ class TileGrid:
         width, height, tile, stride = (_exact(size, patch_px) for size in sizes)
         return TileGrid(width, height, tile, stride, self.edge, snap)
 
-    def blocks(self, block_px: int) -> Iterator[tuple[range, range]]:
+    def blocks(
+        self, block_px: int, within: tuple[float, float, float, float] | None = None
+    ) -> Iterator[tuple[range, range]]:
         """Yield (rows, cols) of windows grouped into neighbourhoods of about ``block_px``, in row-major order.
 
         Walking a wide canvas block by block keeps what is read close together.
+
+        Args:
+            block_px: Side of a neighbourhood.
+            within: First column and row, end column and row in canvas pixels; windows that are surely beside that
+                rectangle are passed over. The others come in the same order as without it.
         """
         side = max(1, block_px // self.stride_px)
-        for row in range(0, self.rows, side):
-            for col in range(0, self.cols, side):
-                yield range(row, min(row + side, self.rows)), range(col, min(col + side, self.cols))
+        all_rows, all_cols = range(self.rows), range(self.cols)
+        if within is not None:
+            col_min, row_min, col_max, row_max = within
+            all_rows = self._near(row_min, row_max, self.rows)
+            all_cols = self._near(col_min, col_max, self.cols)
+        for rows in _chunks(all_rows, side):
+            for cols in _chunks(all_cols, side):
+                yield rows, cols
+
+    def edges(self, rows: range, cols: range) -> NDArray[np.int64]:
+        """Return (N, 4): first column and row, end column and row of windows, in row-major order."""
+        import numpy as np
+
+        tops = np.array([self._span(row, self.rows, self.height_px) for row in rows], np.int64).reshape(-1, 2)
+        lefts = np.array([self._span(col, self.cols, self.width_px) for col in cols], np.int64).reshape(-1, 2)
+        row, col = (index.ravel() for index in np.indices((len(rows), len(cols))))
+        starts = np.stack([lefts[col, 0], tops[row, 0]], axis=1)
+        return np.hstack([starts, starts + np.stack([lefts[col, 1], tops[row, 1]], axis=1)])
 
     def touching(self, col_min: float, row_min: float, col_max: float, row_max: float) -> Iterator[Window]:
         """Yield the windows that overlap a rectangle of canvas pixels."""
@@ -255,6 +280,15 @@ class TileGrid:
         if index < count - 1:
             after = start + size - self._span(index + 1, count, length_px)[0]
         return before, after
+
+
+def _chunks(places: range, side: int) -> Iterator[range]:
+    """Yield runs of places, cut where ``side`` cuts all places from 0 on."""
+    start = places.start
+    while start < places.stop:
+        stop = min(places.stop, (start // side + 1) * side)
+        yield range(start, stop)
+        start = stop
 
 
 def _exact(number: int, patch_px: int) -> int:

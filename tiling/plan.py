@@ -10,6 +10,7 @@ import numpy as np
 
 from tiling.area import parse_area, to_canvas
 from tiling.canvas import no_metres, pixel_canvas, plan_canvas
+from tiling.cells import cell_dtype, lay_cells
 from tiling.errors import UnsupportedRasterError, UsageError
 from tiling.grid import Length, TileGrid
 from tiling.reader import Tile, read_raw, read_windows
@@ -28,9 +29,16 @@ if TYPE_CHECKING:
     from tiling.raster import Raster
 
 MAX_TILES = 500_000
+MAX_WINDOW_BYTES = 2**30
+"""Samples of one tile, as they are read. Encoding and stretching need a few times as much."""
 _NEIGHBOURHOOD_PX = 4096
+_WINDOWS_AT_ONCE = 65536
 NO_OVERLAP = Length(0, "px")
 OUTSIDE, BLANK = "outside the area", "too few valid pixels"
+
+
+class TooManyTilesError(UsageError):
+    """A job would make more tiles than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,11 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Tiles of one raster, read when iterated over, any number of times."""
+    """Tiles of one raster, read when iterated over, any number of times.
+
+    Memory is that of the cells that one window needs (:meth:`tiling.cells.CellLayout.keys`; all bands of whole rows
+    for files in strips), 96 MB of cells beside them, and what :func:`tiling.reader.read_windows` tells.
+    """
 
     raster: Raster
     layout: Layout
@@ -154,9 +166,12 @@ def lay_out(
         UnsupportedRasterError: The samples are complex numbers.
         NotGeoreferencedError: Metres were asked of a raster without a CRS.
         AreaError: The area cannot be read or misses the raster.
-        UsageError: There are more windows than ``max_tiles``, or a length makes no sense.
+        TooManyTilesError: There are more windows than ``max_tiles``.
+        UsageError: One tile has more than ``MAX_WINDOW_BYTES``, or a number makes no sense.
     """
     info = raster.info
+    if not 0 <= min_valid <= 1:
+        raise UsageError("the share of valid pixels is from 0 to 1", measured=f"min-valid {min_valid}")
     if info.is_complex:
         raise UnsupportedRasterError("holds complex numbers", path=info.path, measured=info.dtype)
     in_metres = "m" in (tile.unit, overlap.unit)
@@ -164,21 +179,17 @@ def lay_out(
         raise no_metres(info)
     canvas = plan_canvas(info, gsd_m) if in_metres or gsd_m else pixel_canvas(info)
     grid = TileGrid.lay(canvas.width_px, canvas.height_px, tile, overlap, gsd_m=canvas.gsd_m, edge=edge)
+    bands = tuple(indexes) if indexes else tuple(range(1, info.count + 1))
+    _refuse_huge(raster, canvas, grid, len(bands))
     place = None if area is None else to_canvas(parse_area(area, info), info, canvas.scale_x, canvas.scale_y)
     windows = list(islice(_inside(grid, place), max_tiles + 1))
     if len(windows) > max_tiles:
-        raise UsageError(
-            "would be cut into too many tiles",
-            path=info.path,
-            measured=f"more than {max_tiles:,} of {grid.tile_px} px",
-            remedy="name an area, use a larger tile, or raise --max-tiles",
-        )
+        raise _too_many(raster, grid, max_tiles)
     left_out = {OUTSIDE: len(grid) - len(windows)} if place is not None else {}
     told_by = ""
     if min_valid > 0:
         from tiling.validity import survey
 
-        bands = tuple(indexes) if indexes else tuple(range(1, info.count + 1))
         coverage = survey(raster, canvas, bands, grid.tile_px)
         if coverage is not None:
             kept = [window for window in windows if coverage.at_most(window) >= min_valid]
@@ -187,23 +198,49 @@ def lay_out(
     return Layout(canvas, grid, tuple(windows), place, left_out, told_by)
 
 
+def _too_many(raster: Raster, grid: TileGrid, max_tiles: int) -> TooManyTilesError:
+    return TooManyTilesError(
+        "would be cut into too many tiles",
+        path=raster.path,
+        measured=f"more than {max_tiles:,} of {grid.tile_px} px",
+        remedy="name an area, use a larger tile, or raise --max-tiles",
+    )
+
+
+def _refuse_huge(raster: Raster, canvas: Canvas, grid: TileGrid, bands: int) -> None:
+    """Refuse windows that cannot be held; the first of a grid is as large as any."""
+    window = grid.window(0, 0)
+    size = window.width_px * window.height_px * bands * cell_dtype(raster, lay_cells(raster, canvas)).itemsize
+    if size > MAX_WINDOW_BYTES:
+        raise UsageError(
+            "a tile is too large to be held in memory",
+            path=raster.path,
+            measured=f"{window.width_px} × {window.height_px} px of {bands} bands are {size / 2**30:,.1f} GB, "
+            f"at most {MAX_WINDOW_BYTES / 2**30:g}",
+            remedy="use a smaller tile or fewer bands",
+        )
+
+
 def _inside(grid: TileGrid, area: BaseGeometry | None) -> Iterator[Window]:
     """Yield the windows that share surface with the area, neighbourhood by neighbourhood."""
     import shapely
 
-    if area is not None:
-        shapely.prepare(area)
-    for rows, cols in grid.blocks(_NEIGHBOURHOOD_PX):
-        windows = [grid.window(row, col) for row in rows for col in cols]
-        if area is None:
-            yield from windows
-            continue
-        edges = np.array([(w.col_off_px, w.row_off_px, w.col_end_px, w.row_end_px) for w in windows])
-        boxes = shapely.box(*edges.T)
-        if not shapely.intersects(area, shapely.box(*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0))):
-            continue
-        hits = shapely.intersects(area, boxes) & ~shapely.touches(area, boxes)
-        yield from (window for window, hit in zip(windows, hits, strict=True) if hit)
+    if area is None:
+        for rows, cols in grid.blocks(_NEIGHBOURHOOD_PX):
+            yield from (grid.window(row, col) for row in rows for col in cols)
+        return
+    shapely.prepare(area)
+    for block, cols in grid.blocks(_NEIGHBOURHOOD_PX, area.bounds):
+        step = max(1, _WINDOWS_AT_ONCE // len(cols))
+        for rows in (block[start : start + step] for start in range(0, len(block), step)):
+            edges = grid.edges(rows, cols)
+            if not shapely.intersects(area, shapely.box(*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0))):
+                continue
+            boxes = shapely.box(*edges.T)
+            hits = shapely.intersects(area, boxes) & ~shapely.touches(area, boxes)
+            for index in np.flatnonzero(hits):
+                row, col = divmod(int(index), len(cols))
+                yield grid.window(rows[row], cols[col])
 
 
 def tiles(

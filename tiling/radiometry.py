@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiling.errors import BandError, StretchError, UnsupportedRasterError
+from tiling.errors import BandError, RasterReadError, StretchError, UnsupportedRasterError, UsageError
 from tiling.sample import sample_pixels
 
 if TYPE_CHECKING:
@@ -90,13 +90,16 @@ def band_numbers(info: RasterInfo, spec: str) -> tuple[int, ...]:
     """Read ``"4,1,2"`` as numbers of bands.
 
     Raises:
-        BandError: They are not numbers, or the raster has no such band.
+        UsageError: They are not numbers from 1 on.
+        BandError: The raster has no such band.
     """
     try:
         indexes = tuple(int(part) for part in spec.split(","))
     except ValueError:
-        raise BandError("bands are numbers", path=info.path, measured=spec, remedy="write --bands 4,1,2") from None
-    if min(indexes) < 1 or max(indexes) > info.count:
+        raise UsageError("bands are numbers", measured=spec, remedy="write --bands 4,1,2") from None
+    if min(indexes) < 1:
+        raise UsageError("bands are counted from 1", measured=spec, remedy="write --bands 4,1,2")
+    if max(indexes) > info.count:
         raise BandError(
             "has no such band",
             path=info.path,
@@ -252,7 +255,7 @@ def plan_shared_stretch(rasters: Sequence[tuple[Raster, BandChoice]], spec: str 
 
     Raises:
         StretchError: The spec cannot be understood, or the rasters differ in their number of bands.
-        UnsupportedRasterError: One has no valid pixel.
+        UnsupportedRasterError, RasterReadError: None has a valid pixel that can be read; single ones are passed over.
     """
     percentiles = _percentiles(spec.strip())
     as_is = all(bands.palette or raster.info.dtype == "uint8" for raster, bands in rasters)
@@ -266,10 +269,15 @@ def plan_shared_stretch(rasters: Sequence[tuple[Raster, BandChoice]], spec: str 
             remedy="name the same bands of all with --bands",
         )
     size = max(2, _SHARED_SAMPLES // len(rasters))
-    parts = []
+    parts, errors = [], []
     for raster, bands in rasters:
-        parts.append(_even(_samples(raster, bands), size, percentiles))
+        try:
+            parts.append(_even(_samples(raster, bands), size, percentiles))
+        except (UnsupportedRasterError, RasterReadError) as error:
+            errors.append(error)
         raster.rest()
+    if not parts:
+        raise errors[0]
     return _by_samples(np.concatenate(parts, axis=1), percentiles)
 
 
@@ -338,4 +346,15 @@ def _load(text: str) -> Stretch:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StretchError("cannot be read as JSON", path=path, measured=str(error)) from error
-    return Stretch.from_dict(data.get("stretch", data) if isinstance(data, dict) else {})
+    if isinstance(data, dict) and "sources" in data:
+        # The header of an earlier job.
+        stored = [source.get("stretch") for source in data["sources"]]
+        if not stored or any(one != stored[0] for one in stored) or stored[0] is None:
+            raise StretchError("does not hold one stretch for all its rasters", path=path, remedy="name another file")
+        return Stretch.from_dict(stored[0])
+    try:
+        return Stretch.from_dict(data.get("stretch", data) if isinstance(data, dict) else {})
+    except StretchError as error:
+        raise StretchError(
+            "holds no stretch", path=path, measured=error.measured, remedy="write kind, low and high per band"
+        ) from error

@@ -18,4 +18,4 @@ from tiling.clikit import run_cli
 @click.pass_context
 def plugin(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Hand everything on to ``geoalign-tile``, with its one-line errors and exit codes."""
-    context.exit(run_cli(command, arguments))
+    context.exit(run_cli(command, arguments, name="rio geoalign-tile"))

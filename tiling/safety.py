@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def check_sidecars(file: Path) -> None:
     """
     for suffix in _SIDECARS:
         sidecar = file.with_name(file.name + suffix)
-        if not sidecar.is_file():
+        # A name that is too long for the system is no file either.
+        if not os.path.isfile(sidecar):  # noqa: PTH113
             continue
         with sidecar.open("rb") as stream:
             magic = stream.read(4)

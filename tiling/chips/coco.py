@@ -15,8 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiling.chips.labelfiles import inside, surface
-from tiling.files import atomic_file
+from tiling.chips.labelfiles import UNSPLIT, inside, surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,37 +23,36 @@ if TYPE_CHECKING:
 
     from shapely.geometry.base import BaseGeometry
 
-    from tiling.chips.labelfiles import LabelledTile
+    from tiling.chips.labelfiles import LabelledTile, Target
     from tiling.chips.labels import TileLabel
     from tiling.grid import Window
 
 _DECIMALS = 4
-_UNSPLIT = "instances"
 
 
-def write_coco(folder: Path, tiles: Iterable[LabelledTile], classes: Sequence[str]) -> list[Path]:
+def write_coco(to: Target, tiles: Iterable[LabelledTile], classes: Sequence[str]) -> list[Path]:
     """Write ``annotations/SPLIT.json`` for each split; ``instances.json`` for tiles without one.
 
     Annotations go to the disk as they come. Memory is that of the images' entries.
 
     Raises:
         UsageError: A split is no plain name.
-        OutputWriteError: The disk is full or refuses.
+        OutputExistsError, OutputWriteError: See :meth:`tiling.chips.labelfiles.Target.file`.
     """
     categories = [{"id": index + 1, "name": name, "supercategory": ""} for index, name in enumerate(classes)]
     files: dict[Path, _File] = {}
     with contextlib.ExitStack() as stack:
 
         def opened(name: str) -> _File:
-            target = inside(folder, "annotations", f"{name}.json")
+            target = inside(to.folder, "annotations", f"{name}.json")
             if target not in files:
-                files[target] = stack.enter_context(_writing(target, categories))
+                files[target] = stack.enter_context(_writing(to, target, categories))
             return files[target]
 
         for tile in tiles:
-            opened(tile.split or _UNSPLIT).add(tile)
+            opened(tile.split or UNSPLIT).add(tile)
         if not files:
-            opened(_UNSPLIT)
+            opened(UNSPLIT)
     return list(files)
 
 
@@ -78,10 +76,10 @@ class _File:
 
 
 @contextlib.contextmanager
-def _writing(target: Path, categories: list[dict[str, Any]]) -> Iterator[_File]:
-    with atomic_file(target, overwrite=True) as temporary, temporary.open("w", encoding="ascii") as stream:
+def _writing(to: Target, target: Path, categories: list[dict[str, Any]]) -> Iterator[_File]:
+    with to.file(target) as temporary, temporary.open("w", encoding="ascii") as stream:
         file = _File(stream)
-        stream.write('{"annotations": [')
+        stream.write('{"info": {"description": "tiles cut by geoalign-tile"}, "licenses": [],\n"annotations": [')
         yield file
         stream.write('\n],\n"images": [\n' + ",\n".join(file.images) + "\n],\n")
         stream.write(f'"categories": {json.dumps(categories)}}}\n')

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import zlib
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from rasterio.errors import RasterioError
 
 from tiling.chips.earlier import clear, protect_inputs, refuse_strangers, take_over
 from tiling.chips.encode import blank, cast, companions, encode
-from tiling.chips.journal import Entry, Journal, only_writer
-from tiling.chips.manifest import TABLE, Chip, Manifest, write_manifest
+from tiling.chips.journal import JOURNAL, Entry, Journal, only_writer
+from tiling.chips.manifest import TABLE, Chip, Manifest, check_table, write_manifest
 from tiling.errors import OutputExistsError, OutputWriteError, RasterOpenError, RasterReadError
 from tiling.files import write_error
 from tiling.plan import BLANK
@@ -26,6 +26,7 @@ from tiling.progress import silent
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -84,16 +85,18 @@ def run_job(
         RasterReadError: The only raster is damaged. One of several is noted in :attr:`Manifest.failures`.
     """
     table = table or folder / TABLE
-    with only_writer(folder):
+    check_table(table)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(only_writer(folder))
+        if table.parent.resolve() != folder.resolve():
+            stack.enter_context(only_writer(table.parent))
         protect_inputs(job, folder, table)
         if overwrite:
             clear(folder, table)
         done, goes_on = take_over(job, folder, table, resume=resume)
         if not goes_on and not overwrite:
             refuse_strangers(job, folder)
-        folders = {Path(path).parent for path in job.paths()}
-        for part in sorted(folders):
-            _make_inside(folder, part)
+        _sweep(folder, job)
         journal = Journal.begin(folder, job.facts(), done)
         run = _Run(job, folder, journal, done, 2 * jobs, progress, cancel, replace_files=overwrite or goes_on)
         try:
@@ -101,12 +104,14 @@ def run_job(
         finally:
             journal.close()
         chips = run.chips()
-        chips, labels = _write_labels(job, folder, chips)
+        chips, labels = _write_labels(job, folder, chips, overwrite=overwrite or goes_on)
         left_out = job.left_out + run.blank()
         facts = job.facts()
         sources, classes = tuple(work.source for work in job.works), job.labels.classes if job.labels else ()
         del facts["sources"]
-        manifest = Manifest(folder, sources, tuple(chips), tuple(classes), facts, dict(left_out), tuple(failures))
+        manifest = Manifest(
+            folder, sources, tuple(chips), tuple(classes), facts, dict(left_out), (*job.failures, *failures)
+        )
         write_manifest(manifest, table=table)
         journal.remove()
     return Cut(manifest, table, run.written, tuple(labels))
@@ -219,12 +224,15 @@ def encode_tile(tile: Tile, work: Work) -> bytes:
 
 
 def _put(target: Path, data: bytes, *, replace_file: bool) -> None:
-    """Write a file whole: a temporary name, flushed, then renamed. The folder has one writer, so the name is free."""
+    """Write a file whole: under a temporary name, flushed, then renamed.
+
+    The folder has one writer, which has swept it, so one fixed name does: thousands of tiles need no folder each.
+    """
     if target.is_symlink() or (target.exists() and not replace_file):
         raise OutputExistsError("is already there", path=target, remedy="add --overwrite or choose another folder")
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = _temporary(target)
     try:
-        with temporary.open("wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -242,7 +250,7 @@ def _samples(tile: Tile, work: Work) -> NDArray[Any]:
     encoding = work.encoding
     is_own = work.tiles.canvas.is_native and tile.array.dtype == np.dtype(encoding.dtype)
     empty = _beyond(tile.window, work) if is_own else ~tile.valid
-    array = cast(tile.array, encoding)
+    array = cast(tile.array, encoding, None if is_own else tile.valid)
     return blank(array, empty, encoding) if empty.any() else array
 
 
@@ -253,7 +261,7 @@ def _beyond(window: Window, work: Work) -> NDArray[np.bool_]:
     return np.asarray(rows[:, None] | cols)
 
 
-def _write_labels(job: Job, folder: Path, chips: list[Chip]) -> tuple[list[Chip], list[Path]]:
+def _write_labels(job: Job, folder: Path, chips: list[Chip], *, overwrite: bool) -> tuple[list[Chip], list[Path]]:
     """Write the labels of the tiles that are there, and return the tiles with their counts."""
     if job.labels is None or job.label_spec is None:
         return chips, []
@@ -269,20 +277,26 @@ def _write_labels(job: Job, folder: Path, chips: list[Chip]) -> tuple[list[Chip]
             place = work.source.place(chip.window)
             yield LabelledTile(chip.path, chip.window, place, work.source.crs, chip.split, labels)
 
-    paths = write_labels(folder, job.label_spec.format, labelled(), job.labels.classes)
+    paths = write_labels(folder, job.label_spec.format, labelled(), job.labels.classes, overwrite=overwrite)
     return counted, paths
 
 
-def _make_inside(folder: Path, part: Path) -> None:
-    """Make a folder for tiles and refuse one that leads out of the output folder."""
-    path = folder / part
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise OutputWriteError("is a link that leads out of the folder", path=path, remedy="remove it")
-        for left in path.glob(".*.tmp"):
-            # A killed process leaves its temporary files behind.
-            if left.is_file():
-                left.unlink()
-    except OSError as error:
-        raise write_error(path, error) from error
+def _sweep(folder: Path, job: Job) -> None:
+    """Make the folders of the tiles, and remove temporary files that a killed process has left."""
+    root = folder.resolve()
+    for part in sorted({(folder / name).parent for name in job.paths()}):
+        if not part.resolve().is_relative_to(root):
+            raise OutputWriteError("is a link that leads out of the folder", path=part, remedy="remove it")
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(part, error) from error
+    # Names are made of the tiles', so that nobody else's files are touched; links go, not what they lead to.
+    ours = {_temporary(folder / name) for name in job.files()} | {folder / f".{JOURNAL}.tmp"}
+    for path in folder.rglob(".*.tmp"):
+        if path in ours and (path.is_symlink() or path.is_file()):
+            path.unlink()
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.tmp")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tiling.chips.encode import COMPANIONS
 from tiling.chips.job import plain
 from tiling.chips.journal import JOURNAL, Entry, read_journal
-from tiling.chips.manifest import ManifestError, read_manifest
-from tiling.errors import OutputExistsError, OutputWriteError
+from tiling.chips.labelfiles import label_files
+from tiling.chips.manifest import TABLE, ManifestError, read_manifest
+from tiling.errors import GeoAlignError, OutputExistsError, OutputWriteError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tiling.chips.job import Job
     from tiling.chips.journal import Key
+    from tiling.chips.manifest import Manifest
 
 
 def take_over(job: Job, folder: Path, table: Path, *, resume: bool) -> tuple[dict[Key, Entry], bool]:
@@ -38,6 +43,7 @@ def take_over(job: Job, folder: Path, table: Path, *, resume: bool) -> tuple[dic
         return {key: entry for key, entry in done.items() if entry.is_there(folder)}, True
     if not (table.exists() or table.with_suffix(".json").exists()):
         return {}, False
+    refuse_other_folder(folder, table)
     if not resume:
         raise OutputExistsError(
             "holds finished tiles",
@@ -72,48 +78,90 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def refuse_strangers(job: Job, folder: Path) -> None:
-    """Refuse to begin where files have the tiles' names; nobody has said that they may be replaced."""
+    """Refuse to begin where files have the names of the job's; nobody has said that they may be replaced."""
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    first = next((path for path in job.paths() if path in there), None) if there else None
+    first = next((path for path in outputs(job) if path in there), None) if there else None
     if first is not None:
         raise OutputExistsError(
             "is already there", path=folder / first, remedy="add --overwrite or choose another folder"
         )
 
 
+def outputs(job: Job) -> Iterator[str]:
+    """Yield the names of all files that a job writes into its folder, but for the manifest."""
+    yield from job.files()
+    if job.label_spec is not None and job.labels is not None:
+        tiles = ((job.path(work, window, part), part) for work, window, part in job.windows())
+        yield from label_files(job.label_spec.format, tiles, len(job.labels.classes))
+
+
 def protect_inputs(job: Job, folder: Path, table: Path) -> None:
-    """Refuse a job whose outputs, or the earlier tiles that they replace, are its own inputs.
+    """Refuse a job whose outputs, or the earlier files that they replace, are its own inputs.
 
     Raises:
         OutputExistsError: As said.
     """
-    inputs = {path.resolve() for work in job.works for path in work.raster.paths}
-    if not any(path.is_relative_to(folder.resolve()) for path in inputs):
-        return
-    first = next(
-        (name for name in {*job.paths(), *_earlier(folder, table)} if (folder / name).resolve() in inputs), None
-    )
+    inputs = job.inputs()
+    near = any(path.is_relative_to(folder.resolve()) for path in inputs)
+    files = {folder / name for name in (*outputs(job), *_earlier(folder, table))} if near else set()
+    first = next((path for path in (table, *files) if path.resolve() in inputs), None)
     if first is not None:
-        raise OutputExistsError("is an input of this job", path=folder / first, remedy="choose another folder")
+        raise OutputExistsError("is an input of this job", path=first, remedy="choose another folder")
 
 
 def _earlier(folder: Path, table: Path) -> list[str]:
-    """Return the names of an earlier job's tiles; what cannot be read is no list of files."""
+    """Return the names of an earlier job's files; what cannot be read is no list of files."""
     names: list[str] = []
-    with contextlib.suppress(ManifestError, OutputWriteError):
-        names += [chip.path for chip in read_manifest(table).chips]
+    for path in {table, folder / TABLE}:
+        with contextlib.suppress(GeoAlignError, KeyError):
+            manifest = read_manifest(path)
+            if manifest.folder.resolve() == folder.resolve():
+                names += _named(manifest)
     with contextlib.suppress(OutputWriteError):
         names += [entry.path for entry in (read_journal(folder) or ({}, {}))[1].values() if entry.path]
     return names
 
 
+def _named(manifest: Manifest) -> Iterator[str]:
+    for chip in manifest.chips:
+        yield chip.path
+        path = PurePosixPath(chip.path)
+        yield from (str(path.with_suffix(suffix)) for suffix in COMPANIONS.get(path.suffix[1:], ()))
+    labels = manifest.job.get("labels")
+    if isinstance(labels, dict):
+        tiles = ((chip.path, chip.split) for chip in manifest.chips)
+        yield from label_files(labels["format"], tiles, len(manifest.classes))
+
+
 def clear(folder: Path, table: Path) -> None:
-    """Remove the tiles, the manifest and the journal of an earlier job."""
+    """Remove the tiles, labels and STAC items, the manifest and the journal of an earlier job.
+
+    Raises:
+        OutputExistsError: The manifest to be replaced is that of another folder.
+    """
+    refuse_other_folder(folder, table)
     root = folder.resolve()
-    for name in _earlier(folder, table):
-        path = folder / name
-        for file in (path, *(path.with_suffix(suffix) for suffix in COMPANIONS.get(path.suffix[1:], ()))):
-            if file.parent.resolve().is_relative_to(root) and file.is_file():
-                file.unlink()
-    for file in (table, table.with_suffix(".json"), folder / JOURNAL):
-        file.unlink(missing_ok=True)
+    names = _earlier(folder, table)
+    for file in {folder / name for name in names}:
+        if file.parent.resolve().is_relative_to(root) and (file.is_file() or file.is_symlink()):
+            file.unlink()
+    if names and (folder / "stac" / "collection.json").is_file() and not (folder / "stac").is_symlink():
+        shutil.rmtree(folder / "stac")
+    for path in {table, folder / TABLE}:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+    (folder / JOURNAL).unlink(missing_ok=True)
+
+
+def refuse_other_folder(folder: Path, table: Path) -> None:
+    """Refuse a manifest that tells of the tiles of another folder.
+
+    Raises:
+        OutputExistsError: As said.
+    """
+    with contextlib.suppress(ManifestError):
+        owner = read_manifest(table).folder
+        if owner.resolve() != folder.resolve():
+            raise OutputExistsError(
+                "is the manifest of another folder", path=table, measured=str(owner), remedy="name another file"
+            )

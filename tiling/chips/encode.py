@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from tiling.errors import UsageError
+from tiling.nodata import holds, off_nodata, to_type
 from tiling.raster import gdal_env, quietly
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from tiling.chips.spec import Format
+    from tiling.info import RasterInfo
     from tiling.plan import Pixels
     from tiling.raster import Raster
 
@@ -78,12 +81,16 @@ def plan_encoding(raster: Raster, pixels: Pixels, form: Format, dtype: str | Non
             measured=kind,
             remedy="add --stretch auto, or use --format tif",
         )
+    if form == "webp" and pixels.picture is None and len(pixels.indexes) != 3:
+        raise UsageError(
+            "webp holds three bands", path=info.path, measured=str(len(pixels.indexes)), remedy="use --format png"
+        )
     if pixels.picture is not None:
         return Encoding(form, kind, 3, None, ("red", "green", "blue"))
     keeps_meaning = pixels.stretch is None
     has_alpha = keeps_meaning and info.alpha_band in pixels.indexes
-    nodata = info.nodata if keeps_meaning and not info.has_mask else None
-    if nodata is not None and not _holds(kind, nodata):
+    nodata = _common_nodata(info, pixels.indexes) if keeps_meaning else None
+    if nodata is not None and not holds(np.dtype(kind), nodata):
         nodata = None
     return Encoding(
         form, kind, len(pixels.indexes), nodata,
@@ -101,23 +108,42 @@ def _known(dtype: str) -> str:
     return str(np.dtype(dtype))
 
 
-def _holds(dtype: str, value: float) -> bool:
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return True
-    limits = np.iinfo(kind)
-    return float(value).is_integer() and limits.min <= value <= limits.max
+def _common_nodata(info: RasterInfo, indexes: tuple[int, ...]) -> float | None:
+    """Return the nodata value that tells the validity of bands; None when something else does.
+
+    A file has one such value, so bands that differ in theirs need a mask.
+    """
+    if info.alpha_band is not None or info.has_mask:
+        return None
+    first, *others = (info.band_nodata[index - 1] for index in indexes)
+    if first is None or any(
+        other is None or not (other == first or (math.isnan(other) and math.isnan(first))) for other in others
+    ):
+        return None
+    return first
 
 
-def cast(array: NDArray[Any], encoding: Encoding) -> NDArray[Any]:
-    """Return samples of the encoding's type; whole numbers are rounded and clipped."""
-    dtype = np.dtype(encoding.dtype)
-    if array.dtype == dtype:
-        return array
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        array = np.clip(np.rint(np.nan_to_num(array)), limits.min, limits.max)
-    return array.astype(dtype)
+def cast(array: NDArray[Any], encoding: Encoding, valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    """Return samples of the encoding's type; whole numbers are rounded and clipped.
+
+    Args:
+        array: (count, h, w).
+        encoding: The format.
+        valid: (h, w). Given when rounding, clipping or resampling may have made valid pixels look empty: those that
+            are nodata in all bands then move to the value beside it, and those that are transparent to 1.
+    """
+    samples = to_type(array, np.dtype(encoding.dtype))
+    if valid is None:
+        return samples
+    if encoding.nodata is not None:
+        return off_nodata(samples, valid, encoding.nodata)
+    if encoding.has_alpha:
+        alpha = encoding.colorinterp.index("alpha")
+        faint = valid & (samples[alpha] == 0)
+        if faint.any():
+            samples = samples.copy()
+            samples[alpha, faint] = 1
+    return samples
 
 
 def blank(array: NDArray[Any], where: NDArray[np.bool_], encoding: Encoding) -> NDArray[Any]:

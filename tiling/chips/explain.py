@@ -6,11 +6,17 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tiling.cells import cell_dtype, lay_cells
 from tiling.chips.cut import encode_tile
 from tiling.reader import CACHE_BYTES
+from tiling.source import sample_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiling.cells import CellLayout
     from tiling.chips.job import Job, Work
+    from tiling.grid import Window
 
 _SAMPLE = 8
 _JOB_BYTES = 60 * 2**20
@@ -87,7 +93,8 @@ def _forecast_one(work: Work, jobs: int) -> Forecast:
     for tile in work.tiles.read(sample):
         written += len(encode_tile(tile, work))
     seconds, share = time.perf_counter() - begun, len(windows) / max(1, len(sample))
-    tile_bytes = grid.tile_px**2 * (len(work.tiles.pixels.indexes) + 1) * _item_bytes(work)
+    layout = lay_cells(work.raster, canvas)
+    cells, most_cells, read_px = _cells(windows, layout)
     return Forecast(
         raster=str(work.raster.path),
         width_px=info.width_px,
@@ -101,8 +108,8 @@ def _forecast_one(work: Work, jobs: int) -> Forecast:
         windows=len(windows),
         in_grid=len(grid),
         told_by=work.tiles.layout.told_by,
-        read_px=_read_px(work),
-        memory_bytes=CACHE_BYTES + work.raster.cache_bytes + jobs * _JOB_BYTES + 6 * jobs * tile_bytes,
+        read_px=read_px,
+        memory_bytes=_memory_bytes(work, layout, cells, most_cells, jobs),
         disk_bytes=round(written * share),
         seconds=seconds * share,
         sampled=len(sample),
@@ -115,19 +122,40 @@ def _item_bytes(work: Work) -> int:
     return np.dtype(work.encoding.dtype).itemsize
 
 
-def _read_px(work: Work) -> int:
-    """Return the source pixels under the windows, counted once where windows overlap."""
-    import numpy as np
+def _memory_bytes(work: Work, layout: CellLayout, cells: int, most_cells: int, jobs: int) -> int:
+    """Return what the reader keeps (see :class:`tiling.plan.Tiles`), its threads work with, and the encoders hold."""
+    raster, pixels, grid = work.raster, work.tiles.pixels, work.tiles.grid
+    bands, sample = len(pixels.indexes), sample_dtype(raster).itemsize
+    is_picture = pixels.picture is not None and pixels.stretch is not None
+    kept = 3 if is_picture else bands * cell_dtype(raster, layout).itemsize
+    store = CACHE_BYTES + most_cells * layout.cell_px * (kept + 1)
+    # Samples that are kept as they are need no second room, only flags of what is valid.
+    decoding = bands if layout.is_native and not is_picture else 2 * bands * sample + 2
+    decoded = round(layout.cell_px * layout.scale_x * layout.scale_y) * decoding
+    window = grid.window(0, 0)
+    tile = window.width_px * window.height_px * (bands + 1) * max(sample, _item_bytes(work))
+    return store + raster.cache_bytes + max(jobs * _JOB_BYTES, min(jobs, cells) * decoded) + 6 * jobs * tile
 
-    canvas, grid, layout = work.tiles.canvas, work.tiles.grid, work.tiles.layout
-    scale = canvas.scale_x * canvas.scale_y / canvas.overview**2
-    # Cells of the stride: a window covers its own, and its overlap reaches into those of its neighbours.
-    reach = -(-grid.tile_px // grid.stride_px)
-    cells = np.zeros((grid.rows + reach, grid.cols + reach), np.bool_)
-    for window in layout.windows:
-        cells[window.row : window.row + reach, window.col : window.col + reach] = True
-    covered = min(int(cells.sum()) * grid.stride_px**2, canvas.width_px * canvas.height_px)
-    return round(covered * scale)
+
+def _cells(windows: Sequence[Window], layout: CellLayout) -> tuple[int, int, int]:
+    """Return how many cells are needed, how many by one window at most, and the source pixels under them."""
+    spans: dict[tuple[int, int, int, int], int] = {}
+    needed: set[tuple[int, int]] = set()
+    for window in windows:
+        top, bottom = layout.clip_rows(window.row_off_px, window.row_end_px)
+        left, right = layout.clip_cols(window.col_off_px, window.col_end_px)
+        high, wide = layout.cell_height_px, layout.cell_width_px
+        span = top // high, left // wide, (bottom - 1) // high, (right - 1) // wide
+        # Most windows need the same cells as another one.
+        if span not in spans:
+            keys = layout.keys(window)
+            spans[span] = len(keys)
+            needed.update(keys)
+    covered = 0
+    for key in needed:
+        top, left, bottom, right = layout.bounds(key)
+        covered += (bottom - top) * (right - left)
+    return len(needed), max(spans.values(), default=0), round(covered * layout.scale_x * layout.scale_y)
 
 
 def _crs_name(crs: Any) -> str:  # noqa: ANN401 - rasterio's CRS has no types

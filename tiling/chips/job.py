@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from operator import not_
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tiling.chips.encode import PICTURES, Encoding, plan_encoding
+from tiling.chips.encode import COMPANIONS, PICTURES, Encoding, plan_encoding
 from tiling.chips.manifest import SCHEMA, Source
-from tiling.errors import UsageError
+from tiling.errors import GeoAlignError, UsageError
 from tiling.fingerprint import fingerprint, fingerprint_all
-from tiling.plan import MAX_TILES, Pixels, Tiles, lay_out
+from tiling.plan import MAX_TILES, Pixels, Tiles, TooManyTilesError, lay_out
 from tiling.radiometry import all_bands, band_numbers, choose_bands, plan_shared_stretch, plan_stretch
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from tiling.radiometry import BandChoice, Stretch
     from tiling.raster import Raster
 
+_LONGEST = 150
+"""Characters of a raster's name in its tiles' names, which file systems limit to 255 bytes."""
 BETWEEN, UNLABELLED = "between the parts of the split", "without a label"
 
 
@@ -63,6 +66,8 @@ class Job:
     """Reason, and how many windows were left out for it before any reading."""
     notes: tuple[str, ...] = ()
     """What a user should know."""
+    failures: tuple[dict[str, str], ...] = ()
+    """Rasters that cannot be cut: ``path`` and ``error``."""
 
     def __len__(self) -> int:
         return sum(len(work.tiles) for work in self.works)
@@ -76,11 +81,29 @@ class Job:
         top = "images/" if self.label_spec is not None and self.label_spec.format.startswith("yolo") else ""
         return f"{top}{part}/{name}" if part else f"{top}{name}"
 
-    def paths(self) -> Iterator[str]:
-        """Yield the name of every tile."""
+    def windows(self) -> Iterator[tuple[Work, Window, str | None]]:
+        """Yield every window with its raster and its part of the split."""
         for work in self.works:
             for window, part in zip(work.tiles.layout.windows, work.parts, strict=True):
-                yield self.path(work, window, part)
+                yield work, window, part
+
+    def paths(self) -> Iterator[str]:
+        """Yield the name of every tile."""
+        return (self.path(*place) for place in self.windows())
+
+    def files(self) -> Iterator[str]:
+        """Yield the name of every tile, and of the small files that lie beside pictures."""
+        suffixes = COMPANIONS.get(self.spec.format, ())
+        for path in self.paths():
+            yield path
+            yield from (str(PurePosixPath(path).with_suffix(suffix)) for suffix in suffixes)
+
+    def inputs(self) -> set[Path]:
+        """Return the files that the job reads, as they really lie."""
+        paths = {path for work in self.works for path in work.raster.paths}
+        paths |= {self.label_spec.path} if self.label_spec is not None else set()
+        paths |= {Path(text) for text in (self.spec.area, self.spec.stretch) if text is not None}
+        return {path.resolve() for path in paths}
 
     def facts(self) -> dict[str, Any]:
         """Return the values by which a stopped job is recognised, as JSON gives them back."""
@@ -111,62 +134,121 @@ def plan_job(
     split: SplitSpec | None = None,
     jobs: int = 2,
     max_tiles: int = MAX_TILES,
+    needs_crs: bool = False,
 ) -> Job:
     """Plan the tiles of several rasters.
 
+    Args:
+        rasters: Open rasters.
+        spec: How tiles are cut and written.
+        labels: What is cut along with them.
+        split: How they are divided.
+        jobs: Reading threads.
+        max_tiles: More windows in all are refused.
+        needs_crs: Whether a raster without a CRS is one that cannot be cut.
+
     Raises:
-        GeoAlignError: A raster cannot be cut like that; the message says why.
+        GeoAlignError: No raster can be cut like that; the message says why. One of several that cannot is noted in
+            :attr:`Job.failures`.
     """
-    names = unique_names([Path(raster.path) for raster in rasters])
-    pixels = _plan_pixels(rasters, spec)
     loaded = None
     if labels is not None:
         from tiling.chips.labels import Labels
 
         loaded = Labels.load(labels)
-    left_out: Counter[str] = Counter()
-    works: list[Work] = []
-    for raster, name, made in zip(rasters, names, pixels, strict=True):
-        encoding = plan_encoding(raster, made, spec.format, spec.dtype)
+    planner = _Planner(spec, labels, loaded, jobs, needs_crs)
+    planner.share_stretch(rasters)
+    for raster, name in zip(rasters, unique_names([Path(raster.path) for raster in rasters]), strict=True):
+        planner.add(raster, name, max_tiles)
+    works, left_out = planner.works, planner.left_out
+    if not works:
+        raise planner.errors[0]
+    notes = list(_label_notes(spec, labels, loaded, works, is_split=split is not None))
+    if split is not None:
+        works, left_out[BETWEEN], told = _divide(works, split)
+        notes += told
+    return Job(spec, tuple(works), labels, loaded, split, +left_out, tuple(notes), tuple(planner.failures))
+
+
+class _Planner:
+    """Plans raster by raster; one that cannot be cut does not stop the others."""
+
+    def __init__(
+        self, spec: ChipSpec, label_spec: LabelSpec | None, labels: Labels | None, jobs: int, needs_crs: bool
+    ) -> None:
+        self.works: list[Work] = []
+        self.left_out: Counter[str] = Counter()
+        self.errors: list[GeoAlignError] = []
+        self.failures: list[dict[str, str]] = []
+        self._spec, self._label_spec, self._labels = spec, label_spec, labels
+        self._jobs, self._needs_crs = jobs, needs_crs
+        self._shared: Stretch | None = None
+
+    def share_stretch(self, rasters: Sequence[Raster]) -> None:
+        """Compute the stretch of a collection from the rasters that have one."""
+        if self._spec.stretch_over != "collection":
+            return
+        chosen = []
+        for raster in rasters:
+            # What is wrong with a raster is told when it is planned.
+            with contextlib.suppress(GeoAlignError):
+                bands, _, how = _choose(raster.info, self._spec)
+                if how is not None:
+                    chosen.append((raster, bands, how))
+        if chosen:
+            self._shared = plan_shared_stretch([(raster, bands) for raster, bands, _ in chosen], chosen[0][2])
+
+    def add(self, raster: Raster, name: str, max_tiles: int) -> None:
+        """Plan one raster, or note why it cannot be cut."""
+        try:
+            self.works.append(self._plan(raster, name, max_tiles - sum(len(work.tiles) for work in self.works)))
+        except TooManyTilesError:
+            raise
+        except GeoAlignError as error:
+            self.errors.append(error)
+            self.failures.append({"path": str(raster.path), "error": str(error)})
+        finally:
+            raster.rest()
+
+    def _plan(self, raster: Raster, name: str, max_tiles: int) -> Work:
+        spec = self._spec
+        bands, is_picture, how = _choose(raster.info, spec)
+        stretch = None if how is None else self._shared or plan_stretch(raster, bands, how)
+        pixels = Pixels(bands.indexes, stretch, bands if is_picture else None)
+        encoding = plan_encoding(raster, pixels, spec.format, spec.dtype)
         layout = lay_out(
             raster, spec.tile, spec.overlap, edge=spec.edge, gsd_m=spec.gsd_m, area=spec.area,
-            min_valid=spec.min_valid, indexes=made.indexes, max_tiles=max_tiles - sum(len(w.tiles) for w in works),
+            min_valid=spec.min_valid, indexes=pixels.indexes, max_tiles=max_tiles,
         )  # fmt: skip
-        left_out.update(layout.left_out)
-        index = None if loaded is None else loaded.onto(raster.info, layout.canvas)
+        index = None if self._labels is None else self._labels.onto(raster.info, layout.canvas)
         dropped: dict[str, tuple[Window, ...]] = {}
-        if index is not None and labels is not None and labels.only_labelled:
+        if index is not None and self._label_spec is not None and self._label_spec.only_labelled:
             is_labelled = [bool(index.cut(window)) for window in layout.windows]
             dropped[UNLABELLED] = tuple(compress(layout.windows, map(not_, is_labelled)))
-            left_out[UNLABELLED] += len(dropped[UNLABELLED])
             layout = replace(layout, windows=tuple(compress(layout.windows, is_labelled)))
-        tiles = Tiles(raster, layout, made, jobs)
+        tiles = Tiles(raster, layout, pixels, self._jobs)
         source = _source(raster, name, tiles, encoding)
-        works.append(Work(source, tiles, encoding, (None,) * len(tiles), index, dropped))
-        raster.rest()
-    notes = [*(loaded.notes if loaded is not None else ())]
-    if labels is not None and labels.format.startswith("yolo") and spec.format not in PICTURES:
-        notes.append(f"most trainers of YOLO read png or jpg, not {spec.format}: consider --format png")
-    if split is not None:
-        works, between, told = _divide(works, split)
-        left_out[BETWEEN] = between
-        notes += told
-    return Job(spec, tuple(works), labels, loaded, split, +left_out, tuple(notes))
+        if self._needs_crs:
+            from tiling.chips.stac import check_stac
+
+            check_stac([source])
+        self.left_out.update({**layout.left_out, **{reason: len(windows) for reason, windows in dropped.items()}})
+        return Work(source, tiles, encoding, (None,) * len(tiles), index, dropped)
 
 
-def _plan_pixels(rasters: Sequence[Raster], spec: ChipSpec) -> list[Pixels]:
-    choices = [(raster, *_choose(raster.info, spec)) for raster in rasters]
-    stretched = [(raster, bands) for raster, bands, _, how in choices if how is not None]
-    shared: Stretch | None = None
-    if spec.stretch_over == "collection" and stretched:
-        text = next(how for *_, how in choices if how is not None)
-        shared = plan_shared_stretch(stretched, text)
-    made = []
-    for raster, bands, is_picture, how in choices:
-        stretch = None if how is None else shared or plan_stretch(raster, bands, how)
-        made.append(Pixels(bands.indexes, stretch, bands if is_picture else None))
-        raster.rest()
-    return made
+def _label_notes(
+    spec: ChipSpec, label_spec: LabelSpec | None, labels: Labels | None, works: Sequence[Work], *, is_split: bool
+) -> Iterator[str]:
+    if label_spec is None or labels is None:
+        return
+    yield from labels.notes
+    if not any(work.labels is not None and len(work.labels) for work in works):
+        yield f"none of the {len(labels):,} labels touches a raster: check their coordinates and their CRS"
+    if label_spec.format.startswith("yolo"):
+        if spec.format not in PICTURES:
+            yield f"most trainers of YOLO read png or jpg, not {spec.format}: consider --format png"
+        if not is_split:
+            yield "without --split, data.yaml names the same tiles for training and validation"
 
 
 def _choose(info: RasterInfo, spec: ChipSpec) -> tuple[BandChoice, bool, str | None]:
@@ -235,4 +317,4 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-") or "tile"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")[:_LONGEST] or "tile"

@@ -8,11 +8,12 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from tiling.chips.sound import is_inside
 from tiling.errors import GeoAlignError, OutputWriteError
 from tiling.files import write_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from io import TextIOWrapper
     from pathlib import Path
 
@@ -92,6 +93,8 @@ class Journal:
         path = folder / JOURNAL
         fresh = folder / f".{JOURNAL}.tmp"
         try:
+            # A link of that name would lead the writing elsewhere.
+            fresh.unlink(missing_ok=True)
             with fresh.open("w", encoding="utf-8") as stream:
                 stream.write(json.dumps(facts) + "\n")
                 stream.writelines(_line(key, entry) for key, entry in done.items())
@@ -127,26 +130,42 @@ def _line(key: Key, entry: Entry) -> str:
 def read_journal(folder: Path) -> tuple[dict[str, Any], dict[Key, Entry]] | None:
     """Return the job and what it had done, or None when no job was stopped here.
 
-    A line that was cut off by a kill ends the reading.
+    A line that was cut off by a kill, or is damaged, ends the reading: what it and the rest told is cut again.
 
     Raises:
-        OutputWriteError: The file is not a journal.
+        OutputWriteError: The file is not a journal, or cannot be read.
     """
     path = folder / JOURNAL
     if not path.is_file():
         return None
-    done: dict[Key, Entry] = {}
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        try:
-            facts = json.loads(stream.readline())
-        except ValueError as error:
-            raise OutputWriteError("is not a journal of tiles", path=path, remedy="move it away") from error
-        if not isinstance(facts, dict):
-            raise OutputWriteError("is not a journal of tiles", path=path, remedy="move it away")
-        for line in stream:
-            try:
-                source, row, col, valid, name, size, crc = json.loads(line)
-            except ValueError:
-                break
-            done[source, row, col] = Entry(valid, name, size, crc)
-    return facts, done
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            facts = _facts(stream.readline())
+            if facts is None:
+                raise OutputWriteError(
+                    "is not a journal of tiles", path=path, remedy="move it away, or add --overwrite to begin anew"
+                )
+            return facts, dict(_entries(stream))
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _facts(line: str) -> dict[str, Any] | None:
+    """Return the job that a first line tells, or None when it tells none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        facts = json.loads(line)
+        if isinstance(facts, dict) and isinstance(facts.get("spec"), dict):
+            return facts
+    return None
+
+
+def _entries(lines: Iterable[str]) -> Iterator[tuple[Key, Entry]]:
+    # A damaged line fails to decode, to unpack, or to be what was written.
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        for line in lines:
+            source, row, col, valid, name, size, crc = json.loads(line)
+            counts = source, row, col, size, crc
+            is_sound = all(type(number) is int and number >= 0 for number in counts) and 0 <= valid <= 1
+            if not is_sound or type(valid) is bool or not (name == "" or is_inside(name)):
+                return
+            yield (source, row, col), Entry(valid, name, size, crc)

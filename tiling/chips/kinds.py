@@ -80,6 +80,43 @@ def sort_windows(
     return kinds
 
 
+def left_out_ground(
+    kinds: Sequence[Kind], width_px: int, height_px: int
+) -> tuple[BaseGeometry, dict[str, BaseGeometry]]:
+    """Return the ground of no kept tile in canvas pixels, and for each reason its share of that, none of it twice.
+
+    A kind without edges, whose windows were only counted, takes what the others leave.
+    """
+    import shapely
+
+    kept = [kind.edges for kind in kinds if kind.kept]
+    whole = shapely.box(0, 0, width_px, height_px)
+    free = bare = _surface(shapely.difference(whole, _union(np.concatenate([_edges([]), *kept]))))
+    grounds = {}
+    for kind in kinds:
+        if kind.kept:
+            continue
+        own = _union(kind.edges) if len(kind.edges) else free
+        ground, free = _surface(shapely.intersection(free, own)), _surface(shapely.difference(free, own))
+        if ground:
+            grounds[kind.name] = ground
+    return bare, grounds
+
+
+def _union(edges: NDArray[np.float64]) -> BaseGeometry:
+    import shapely
+
+    return shapely.union_all(shapely.box(*edges.T))
+
+
+def _surface(ground: BaseGeometry) -> BaseGeometry:
+    """Return the polygons of a geometry, without the lines and points where others touch."""
+    import shapely
+
+    parts = shapely.get_parts(ground)
+    return shapely.multipolygons(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
+
+
 def _rank(part: str) -> int:
     return _USUAL.index(part) if part in _USUAL else len(_USUAL)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiling.errors import NotGeoreferencedError
-from tiling.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from tiling.chips.labelfiles import LabelledTile
+    from tiling.chips.labelfiles import LabelledTile, Target
 
 LONLAT = "OGC:CRS84"
 _EDGE_PX = 32
@@ -28,20 +27,20 @@ _TYPES = {
 }  # fmt: skip
 
 
-def write_frame(folder: Path, tiles: Iterable[LabelledTile], *, as_geojson: bool) -> Path:
+def write_frame(to: Target, tiles: Iterable[LabelledTile], *, as_geojson: bool) -> Path:
     """Write ``labels.geojson`` or ``labels.parquet``: a row for each label in each tile. Returns the path.
 
     Memory is that of all rows.
 
     Raises:
         NotGeoreferencedError: GeoJSON is asked for and a tile has no CRS.
-        OutputWriteError: The disk is full or refuses.
+        OutputExistsError, OutputWriteError: See :meth:`tiling.chips.labelfiles.Target.file`.
     """
     import pyogrio
 
-    target = folder / ("labels.geojson" if as_geojson else "labels.parquet")
+    target = to.folder / ("labels.geojson" if as_geojson else "labels.parquet")
     frame = _frame(tiles, in_lonlat=as_geojson, path=target)
-    with atomic_file(target, overwrite=True) as temporary:
+    with to.file(target) as temporary:
         if as_geojson:
             pyogrio.write_dataframe(
                 frame, temporary, driver="GeoJSON", layer="labels", geometry_type="Unknown",

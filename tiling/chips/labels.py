@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,9 @@ _ROOM = 1.0
 """Share of the raster's extent by which labels may reach further and still be transformed whole."""
 _SLIVER = 1e-3
 """Pieces below so many px² (px of lines), or below this share of a label that is itself smaller, are rounding."""
+
+_FARTHEST = 1e100
+"""Largest coordinate that a label may have: no CRS reaches there, and areas beyond are no finite numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ class Labels:
         """
         from shapely import STRtree
 
-        features = read_features(spec)
+        # What lies so far out that its area is infinite is left out below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = _within_reach(read_features(spec), spec)
         classes = _sorted(set(features.names))
         position = {name: index for index, name in enumerate(classes)}
         class_ids = np.array([position[name] for name in features.names], dtype=np.intp)
@@ -245,6 +251,25 @@ class LabelIndex:
         for index in crossing:
             pieces[index] = only(pieces[index], int(dimensions[index]), float(least[index]))
         return pieces
+
+
+def _within_reach(features: Features, spec: LabelSpec) -> Features:
+    """Return the features with coordinates that can be calculated with.
+
+    Raises:
+        LabelError: There is none.
+    """
+    import shapely
+
+    near = (np.abs(shapely.bounds(features.geometries)) <= _FARTHEST).all(axis=1)
+    if near.all():
+        return features
+    told = f"{int((~near).sum())} with coordinates beyond ±{_FARTHEST:g}"
+    if not near.any():
+        raise LabelError("holds no label that can be used", path=spec.path, measured=told, remedy="check the file")
+    names = list(compress(features.names, near))
+    notes = (*features.notes, f"of {len(near)} features left out: {told}")
+    return replace(features, geometries=features.geometries[near], names=names, rows=features.rows[near], notes=notes)
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiling.errors import GeoAlignError
+from tiling.vectors import indirect, refuse_indirect, unreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 CLASS_FIELDS = ("class", "label", "category", "name")
 """Fields that are taken for the class when just one of them is there and none was named."""
-_HEAD_BYTES = 4096
-_INDIRECT = re.compile(rb"<ogr\w+datasource|<(vrtdataset|gdal_w\w+)\b|gdal_streamed_alg", re.IGNORECASE)
-"""What GDAL takes for a recipe that leads to other files or to a server, whatever the file's suffix."""
 
 
 class LabelError(GeoAlignError):
@@ -65,7 +62,9 @@ def read_features(spec: LabelSpec) -> Features:
             lacks the field, or holds no label that can be used.
     """
     path = spec.path
-    _refuse_indirect(path)
+    if not path.is_file():
+        raise LabelError("is not a file", path=path, remedy="give a vector file, such as GPKG or GeoJSON")
+    refuse_indirect(path, LabelError)
     table, told = _read_parquet(spec) if path.suffix.lower() in {".parquet", ".geoparquet"} else _read_ogr(spec)
     geometries, kept, left_out, repaired = _usable(table.geometries)
     names = [_one(path)] * len(geometries) if table.values is None else list(map(_one_line, table.values))
@@ -87,22 +86,6 @@ def read_features(spec: LabelSpec) -> Features:
     return Features(geometries[rows], [names[row] for row in rows], rows, crs, (*notes, *doubt))
 
 
-def _refuse_indirect(path: Path) -> None:
-    if not path.is_file():
-        raise LabelError("is not a file", path=path, remedy="give a vector file, such as GPKG or GeoJSON")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if path.suffix.lower() == ".vrt" or _INDIRECT.search(head):
-        raise _indirect(path)
-
-
-def _indirect(path: Path) -> LabelError:
-    return LabelError("is a virtual layer, which may read other files", path=path, remedy="convert it with ogr2ogr")
-
-
 def _read_ogr(spec: LabelSpec) -> tuple[_Table, tuple[str, ...]]:
     import pyogrio
     import shapely
@@ -113,13 +96,13 @@ def _read_ogr(spec: LabelSpec) -> tuple[_Table, tuple[str, ...]]:
         layer = _layer(path, [name for name, kind in pyogrio.list_layers(path) if kind], spec.layer)
         info = pyogrio.read_info(path, layer=layer)
         if info["driver"] == "OGR_VRT":
-            raise _indirect(path)
+            raise indirect(path, LabelError)
         field, note = _field(spec, list(map(str, info["fields"])))
         with warnings.catch_warnings(record=True) as told:
             meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, columns=[] if field is None else [field])
         geometries = shapely.from_wkb(wkb, on_invalid="fix")
     except (CRSError, DataLayerError, DataSourceError, ValueError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, LabelError, error) from error
     notes = (note, *sorted({_one_line(warning.message) for warning in told}))
     return _Table(geometries, columns[0] if columns else None, meta["crs"]), notes
 
@@ -136,15 +119,9 @@ def _read_parquet(spec: LabelSpec) -> tuple[_Table, tuple[str, ...]]:
         field, note = _field(spec, [name for name in schema.names if name not in {primary, "bbox"}])
         frame = geopandas.read_parquet(path, columns=[*([] if field is None else [field]), primary])
     except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, LabelError, error) from error
     values = None if field is None else frame[field].to_numpy(dtype=object, na_value=None)
     return _Table(frame[primary].to_numpy(), values, frame.crs), (note,)
-
-
-def _unreadable(path: Path, error: Exception) -> LabelError:
-    return LabelError(
-        "is not a vector file that can be read", path=path, measured=str(error)[:120], remedy="use GPKG or GeoJSON"
-    )
 
 
 def _layer(path: Path, layers: list[str], wanted: str | None) -> str:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from affine import Affine
 
-from tiling.errors import GeoAlignError
+from tiling.chips import sound
+from tiling.errors import GeoAlignError, OutputExistsError, UsageError
 from tiling.files import atomic_file, write_error
 from tiling.grid import TileGrid, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rasterio.crs import CRS
 
@@ -80,10 +81,15 @@ class Source:
         Raises:
             KeyError, TypeError, ValueError: They are not such values.
         """
+        sound.check_all(data, _SOURCE)
+        sound.check_all(data["grid"], _GRID)
         known = {key: data[key] for key in cls.__slots__}
         known["transform"] = Affine(*data["transform"])
         known["bands"], known["others"] = tuple(data["bands"]), tuple(data["others"])
-        known["grid"] = TileGrid(**data["grid"])
+        try:
+            known["grid"] = TileGrid(**data["grid"])
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         return cls(**known)
 
 
@@ -160,9 +166,11 @@ def write_manifest(manifest: Manifest, *, table: Path | None = None) -> Path:
         The table's path.
 
     Raises:
+        UsageError, OutputExistsError: As :func:`check_table`.
         OutputWriteError: The disk is full or refuses.
     """
     target = table or manifest.folder / TABLE
+    check_table(target)
     frame = _frame(manifest)
     try:
         with atomic_file(target, overwrite=True) as temporary:
@@ -234,8 +242,52 @@ def _outlines(manifest: Manifest, rings: Sequence[list[tuple[float, float]]]) ->
     ], LONLAT
 
 
+def manifest_files(path: str | Path) -> tuple[Path, Path]:
+    """Return the table and the header of a folder of tiles, or of a table."""
+    path = Path(path)
+    table = path / TABLE if path.is_dir() else path
+    return table, table.with_suffix(".json")
+
+
+def check_table(table: Path) -> None:
+    """Refuse a place where a manifest would replace what is none, whether files may be replaced or not.
+
+    Of an earlier manifest one of the two files may be missing or damaged.
+
+    Raises:
+        UsageError: The name does not end in ``.parquet``.
+        OutputExistsError: The table or the header is there and is somebody else's file, a link or a folder.
+    """
+    if table.suffix.lower() != ".parquet":
+        raise UsageError("is no name for a manifest", path=table, remedy="let it end in .parquet")
+    header = table.with_suffix(".json")
+    there = [file for file in (table, header) if file.is_symlink() or file.exists()]
+    for file in there:
+        if file.is_symlink() or not file.is_file():
+            raise OutputExistsError("is a link or a folder", path=file, remedy="give the manifest another name")
+    known = {file: _is_ours(file) for file in there}
+    for file, ours in known.items():
+        if ours is False or True not in known.values():
+            raise OutputExistsError(
+                "is there and is no manifest of tiles", path=file, remedy="move it away or give another name"
+            )
+
+
+def _is_ours(file: Path) -> bool | None:
+    """Return whether a file is a table or a header of ours, or None when it is damaged."""
+    import pyarrow.parquet
+
+    try:
+        if file.suffix.lower() == ".parquet":
+            return set(_COLUMNS) <= set(pyarrow.parquet.read_schema(file).names)
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, pyarrow.ArrowException):
+        return None
+    return str(data.get("program")).startswith("geoalign-tile") if isinstance(data, dict) else None
+
+
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a manifest.
+    """Read a manifest. Whoever wrote it, what is returned is sound: types, sizes, windows of the grid, paths inside.
 
     Args:
         path: A folder of tiles, or the manifest's table.
@@ -243,43 +295,95 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         ManifestError: There is none, it is damaged, or of another version.
     """
-    import geopandas
+    import pyarrow as pa
 
-    path = Path(path)
-    table = path / TABLE if path.is_dir() else path
-    header = table.with_suffix(".json")
-    for file in (table, header):
-        if not file.is_file():
-            raise ManifestError("has no manifest", path=path, measured=file.name, remedy="cut it with geoalign-tile")
+    table, header = manifest_files(path)
     try:
+        for file in (table, header):
+            if not file.is_file():
+                what = "has no manifest" if Path(path).exists() else "does not exist"
+                remedy = "name the one of the tiles with --manifest, or cut tiles with geoalign-tile"
+                raise ManifestError(what, path=path, measured=file.name, remedy=remedy)
         data = json.loads(header.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
             raise ManifestError(
                 "is a manifest of another version",
                 path=header,
-                measured=f"schema {data['schema']}, not {SCHEMA}",
+                measured=f"schema {data['schema']!r:.20}, not {SCHEMA}",
                 remedy="cut the tiles again",
             )
+        sound.check_all(data, _HEADER)
         sources = tuple(Source.from_dict(entry) for entry in data["sources"])
-        position = {source.name: index for index, source in enumerate(sources)}
-        frame = geopandas.read_parquet(table)
-        chips = tuple(
-            Chip(
-                row.path,
-                position[row.source],
-                Window(row.col_off_px, row.row_off_px, row.width_px, row.height_px, row.col, row.row),
-                row.valid_fraction,
-                row.split,
-                json.loads(row.label_counts),
-                row.size_bytes,
-                row.crc32,
-            )
-            for row in frame.itertuples()
-        )
-        extra = tuple(data["classes"]), data["job"], data["left_out"], tuple(data["failures"])
-        folder = table.parent / data["folder"]
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        chips = tuple(_read_chips(table, sources))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, OSError, pa.ArrowException) as error:
+        reason = f"without {error}" if isinstance(error, KeyError) else str(error)
         raise ManifestError(
-            "is not a manifest that can be read", path=table, measured=str(error)[:120], remedy="cut the tiles again"
+            "is not a manifest that can be read", path=table, measured=reason[:120], remedy="cut the tiles again"
         ) from error
-    return Manifest(folder, sources, chips, *extra)
+    extra = tuple(data["classes"]), data["job"], data["left_out"], tuple(data["failures"])
+    return Manifest(table.parent / data["folder"], sources, chips, *extra)
+
+
+def _read_chips(table: Path, sources: Sequence[Source]) -> Iterator[Chip]:
+    import pyarrow.parquet
+
+    position = {source.name: index for index, source in enumerate(sources)}
+    if len(position) < len(sources):
+        raise ValueError("two sources have one name")
+    # Not by way of pandas, which makes other types of a column with a null in it.
+    with pyarrow.parquet.ParquetFile(table) as file:
+        columns = file.read(columns=list(_COLUMNS)).to_pydict()
+    for values in zip(*(columns[name] for name in _COLUMNS), strict=True):
+        row = dict(zip(_COLUMNS, values, strict=True))
+        sound.check_all(row, _COLUMNS)
+        if not sound.is_inside(row["path"]):
+            raise ManifestError("names a file outside of its folder", path=table, measured=repr(row["path"]))
+        source, labels = position[row["source"]], json.loads(row["label_counts"])
+        sound.check_all({"label_counts": labels}, {"label_counts": sound.is_counts})
+        place = [row[name] for name in _PLACE]
+        grid = sources[source].grid
+        is_known = row["row"] < grid.rows and row["col"] < grid.cols
+        window = grid.window(row["row"], row["col"]) if is_known else None
+        if window != Window(*place):
+            raise ManifestError("names a tile that is not on its grid", path=table, measured=repr(row["path"]))
+        facts = row["valid_fraction"], row["split"], labels, row["size_bytes"], row["crc32"]
+        yield Chip(row["path"], source, Window(*place), *facts)
+
+
+_SOURCE: dict[str, sound.Check] = {
+    "name": sound.is_text,
+    "path": sound.is_text,
+    "fingerprint": lambda value: isinstance(value, dict) and sound.is_text(value["sha256"]),
+    "width_px": sound.is_size,
+    "height_px": sound.is_size,
+    "transform": sound.is_transform,
+    "crs_wkt": sound.or_none(sound.is_crs),
+    "gsd_m": sound.or_none(lambda value: sound.is_number(value) and value > 0),
+    "overview": sound.is_size,
+    "grid": lambda value: isinstance(value, dict),
+    "bands": lambda value: sound.all_of(sound.is_size)(value) and bool(value),
+    "dtype": sound.is_text,
+    "nodata": sound.or_none(lambda value: type(value) is float or sound.is_number(value)),
+    "stretch": sound.or_none(lambda value: isinstance(value, dict)),
+    "others": sound.all_of(sound.is_text),
+}
+_SIZES = ("width_px", "height_px", "tile_px", "stride_px", "snap_px")
+_GRID: dict[str, sound.Check] = dict.fromkeys(_SIZES, sound.is_size)
+_HEADER: dict[str, sound.Check] = {
+    "folder": sound.is_text,
+    "classes": sound.all_of(sound.is_text),
+    "job": lambda value: isinstance(value, dict) and isinstance(value.get("spec", {}), dict),
+    "left_out": sound.is_counts,
+    "sources": sound.all_of(lambda value: isinstance(value, dict)),
+    "failures": sound.all_of(lambda value: isinstance(value, dict) and all(map(sound.is_text, value.values()))),
+}
+_PLACE = ("col_off_px", "row_off_px", "width_px", "height_px", "col", "row")
+_COLUMNS: dict[str, sound.Check] = {
+    "path": lambda value: isinstance(value, str),
+    "source": sound.is_text,
+    "split": sound.or_none(sound.is_text),
+    **dict.fromkeys(_PLACE, sound.is_whole),
+    **dict.fromkeys(("row", "col", "size_bytes", "crc32"), sound.is_count),
+    "valid_fraction": lambda value: sound.is_number(value) and 0 <= value <= 1,
+    "label_counts": sound.is_text,
+}

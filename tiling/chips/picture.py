@@ -10,7 +10,7 @@ import numpy as np
 
 from tiling.canvas import preview_canvas
 from tiling.chips.job import BETWEEN
-from tiling.chips.kinds import sort_windows
+from tiling.chips.kinds import left_out_ground, sort_windows
 from tiling.errors import BandError, UnsupportedRasterError
 from tiling.files import atomic_file, write_error
 from tiling.grid import Window
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from tiling.grid import TileGrid
     from tiling.raster import Raster
 
-_HATCHES = {OUTSIDE: "////", BLANK: "xxxx", BETWEEN: "....", "": "\\\\\\\\"}
-_INK, _MUTED, _EMPTY = "#1b1f24", "#5b6570", "#eef0f2"
+_HATCHES = {OUTSIDE: "//", BLANK: "xx", BETWEEN: "..", "": "\\\\\\\\"}
+_INK, _MUTED, _HATCH, _EMPTY = "#1b1f24", "#5b6570", "#78828c", "#eef0f2"
 _FRAME_PX, _SIDE_PX, _MARGIN_PX, _TITLE_PX, _LEAST_PX = (1080, 860), 380, 36, 64, 64
-_DPI, _FILL = 100, 0.24
+_DPI = 100
+_FILL, _MOST_FILL, _DIM, _MAP = 0.12, 0.26, 0.5, 0.35
+"""Opacities: of a tile, of tiles one over the other, of what is left out, and of tiles on the map."""
 _PREVIEW_PX = 1400
 _MOST_READ_PX = 256 * 2**20
 """A raster of more pixels without a small overview is drawn without its image: reading it would take long."""
@@ -152,33 +154,51 @@ def _preview(raster: Raster) -> NDArray[np.uint8] | None:
         return None
     whole = Window(0, 0, canvas.width_px, canvas.height_px)
     tile = next(iter(read_windows(raster, canvas, [whole], bands=bands, stretch=stretch)))
-    # Half way to grey and a little lighter, so that the colours of the tiles are the only ones.
+    # A little greyer and lighter, so that the colours of the tiles stand out.
     colour = tile.array.transpose(1, 2, 0).astype(np.float32)
     grey = colour @ np.array([0.3, 0.59, 0.11], np.float32)
-    pale = 55 + 0.78 * (0.35 * colour + 0.65 * grey[..., None])
+    pale = 64 + 0.75 * (0.6 * colour + 0.4 * grey[..., None])
     return np.dstack([pale.astype(np.uint8), tile.mask])
 
 
 def _draw_tiles(axes: Any, kinds: Sequence[Kind], grid: TileGrid, frame: tuple[int, int]) -> None:  # noqa: ANN401
-    """Draw every tile; where tiles overlap, their colours add up."""
+    """Draw the outline of every tile that is kept, and dim the ground of no tile."""
     from matplotlib.collections import PolyCollection
+    from matplotlib.patches import PathPatch
 
-    side = grid.tile_px * frame[0] / _shown_px(grid)[0]
-    line = 1.6 if side > 60 else 1.0 if side > 24 else 0.5
+    width, height = _shown_px(grid)
+    side = grid.tile_px * frame[0] / width
+    line = 1.1 if side > 60 else 0.8 if side > 24 else 0.5
     for kind in kinds:
+        if not kind.kept:
+            continue
         corners = list(kind.edges[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
         color = _rgb(kind.color)
-        if kind.kept:
-            tiles = PolyCollection(
-                corners, facecolors=[(*color, _FILL)], edgecolors=[(*color, 0.95)], linewidths=line, zorder=4
-            )
-        else:
-            shade = PolyCollection(corners, facecolors=[(1, 1, 1, 0.35)], linewidths=0, zorder=3)
-            axes.add_collection(shade, autolim=False)
-            tiles = PolyCollection(
-                corners, facecolors="none", edgecolors=[color], linewidths=0, hatch=_hatch(kind.name), zorder=3
-            )
+        face, edge = (*color, _fill(grid)), (*color, 0.9)
+        tiles = PolyCollection(corners, facecolors=[face], edgecolors=[edge], linewidths=line, zorder=4)
         axes.add_collection(tiles, autolim=False)
+    dim, grounds = left_out_ground(kinds, width, height)
+    if dim:
+        axes.add_patch(PathPatch(_outline(dim), facecolor=(1, 1, 1, _DIM), linewidth=0, zorder=3))
+    for reason, ground in grounds.items():
+        axes.add_patch(
+            PathPatch(_outline(ground), facecolor="none", edgecolor=_HATCH, linewidth=0, hatch=_hatch(reason), zorder=3)
+        )
+
+
+def _fill(grid: TileGrid) -> float:
+    """Return the opacity of a tile; overlapping tiles add up, but never hide the image."""
+    layers = (grid.tile_px / grid.stride_px) ** 2
+    return min(_FILL, 1 - (1 - _MOST_FILL) ** (1 / layers))
+
+
+def _outline(ground: BaseGeometry) -> Any:  # noqa: ANN401
+    """Return polygons with holes as a path of matplotlib."""
+    import shapely
+    from matplotlib.path import Path as Outline
+
+    rings = shapely.get_rings(shapely.get_parts(shapely.orient_polygons(ground)))
+    return Outline.make_compound_path(*(Outline(shapely.get_coordinates(ring), closed=True) for ring in rings))
 
 
 def _hatch(reason: str) -> str:
@@ -298,9 +318,10 @@ def _draw_legend(
     entries: list[tuple[Any, str]] = []
     for kind in kinds:
         share = f" ({kind.count / kept:.0%})" if kind.kept and split else ""
-        color, opacity = _rgb(kind.color), _opacity(kind) if many else _FILL if kind.kept else 0
+        color, opacity = _rgb(kind.color), _opacity(kind) if many else _MOST_FILL if kind.kept else 0
         style: dict[str, Any] = {} if many or kind.kept else {"hatch": _hatch(kind.name)}
-        patch = Patch(facecolor=(*color, opacity), edgecolor=color, linewidth=1.6 if kind.kept else 0.6, **style)
+        edge, line = (color, 1.1) if kind.kept else (_HATCH, 0.6)
+        patch = Patch(facecolor=(*color, opacity), edgecolor=edge, linewidth=line, **style)
         entries.append((patch, f"{kind.name}: {kind.count:,}{share}"))
     if has_area:
         entries.append((Line2D([], [], color=_INK, linewidth=2, dashes=(5, 2.5)), "area of interest"))
@@ -315,7 +336,7 @@ def _draw_legend(
 
 
 def _opacity(kind: Kind) -> float:
-    return 0.5 if kind.kept else 0.25
+    return _MAP if kind.kept else 0.25
 
 
 def _rgb(color: str) -> tuple[float, float, float]:

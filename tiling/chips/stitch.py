@@ -7,15 +7,15 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
 
-from tiling.blend import write_blended
-from tiling.chips.manifest import ManifestError, read_manifest
-from tiling.errors import GeoAlignError, UsageError
+from tiling.blend import enlarged, write_blended
+from tiling.chips.manifest import ManifestError, manifest_files, read_manifest
+from tiling.errors import GeoAlignError, OutputExistsError, UsageError
 from tiling.files import refuse_existing
 from tiling.progress import silent
 from tiling.raster import open_raster
@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 
     from tiling.blend import How
     from tiling.chips.manifest import Chip, Manifest, Source
-    from tiling.grid import Window
+    from tiling.grid import TileGrid, Window
     from tiling.progress import CancelToken, Progress
     from tiling.raster import Raster
 
     Tile = tuple[Window, Path]
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".npy")
+_LARGE_BYTES = 2**30
+_LEAST_COVER = 10_000
+"""A raster larger than that is written only if its tiles cover one part in so many of it."""
 
 
 class TileError(GeoAlignError):
@@ -55,7 +58,8 @@ def stitch(
     """Join tiles into one Cloud Optimized GeoTIFF per source raster of their manifest.
 
     A tile's file is found by the path in the manifest, with any of ``SUFFIXES``, or by its bare name in ``folder``.
-    Its size is the tile's, or the same fraction 1/k of it for all tiles; the raster then has pixels k times as large.
+    Its size is the tile's, or the same fraction 1/k of it for all tiles; the raster then has pixels k times as large
+    where k divides the grid, else the outputs are enlarged to the tiles' own pixels.
     Integers stay integers of their type; floating point becomes float32. Nodata, alpha, masks and colours are those
     of the files. A ``.npy`` array is (h, w), (C, h, w) or (h, w, C); one that could be both of the latter is refused.
     It has nodata only as a tile that was cut, that is, when it is like its raster and lies beside the manifest.
@@ -77,7 +81,7 @@ def stitch(
     Raises:
         ManifestError: There is no manifest, or it cannot be read or names files outside of the folder.
         TileError: No tile is there, or one is ambiguous, damaged, or of another size or type than the others.
-        OutputExistsError: An output exists and ``overwrite`` is false.
+        OutputExistsError: An output exists and ``overwrite`` is false, or it would take the place of an input.
         OutputWriteError: The disk is full or refuses.
         CancelledError: The token was set; rasters already finished stay.
     """
@@ -92,7 +96,12 @@ def stitch(
             remedy=f"name the outputs like the tiles, with one of the suffixes {', '.join(SUFFIXES)}",
         )
     targets = _targets(Path(out), plan, tiles)
+    inputs = [
+        *manifest_files(folder if manifest is None else manifest),
+        *(path for found in tiles for _, path in found),
+    ]
     for target in targets.values():
+        _refuse_input(target, inputs, plan, folder)
         refuse_existing(target, overwrite=overwrite)
     wanted = Counter(chip.source for chip in plan.chips)
     for number, source in enumerate(plan.sources):
@@ -118,21 +127,10 @@ def _find_tiles(folder: Path, plan: Manifest) -> list[list[Tile]]:
     shelves = _Shelves(folder)
     tiles: list[list[Tile]] = [[] for _ in plan.sources]
     for chip in plan.chips:
-        window = _on_grid(chip, plan)
         path = shelves.find(chip)
         if path is not None:
-            tiles[chip.source].append((window, path))
+            tiles[chip.source].append((chip.window, path))
     return [sorted(found, key=lambda tile: (tile[0].row, tile[0].col)) for found in tiles]
-
-
-def _on_grid(chip: Chip, plan: Manifest) -> Window:
-    """Return the grid's own window for a tile, for the manifest's numbers may be anything."""
-    grid, row, col = plan.sources[chip.source].grid, chip.window.row, chip.window.col
-    if row in range(grid.rows) and col in range(grid.cols):
-        window = grid.window(int(row), int(col))
-        if window == chip.window:
-            return window
-    raise ManifestError("names a tile that is not on its grid", path=plan.folder, measured=repr(chip.path))
 
 
 class _Shelves:
@@ -147,13 +145,9 @@ class _Shelves:
         """Return a tile's file, or None when it is missing.
 
         Raises:
-            ManifestError: The manifest's path leads out of the folder.
             TileError: A file is a link out of the folder, or there are several.
         """
         place = PurePosixPath(chip.path)
-        odd = PureWindowsPath(chip.path)
-        if place.is_absolute() or odd.drive or odd.root or ".." in odd.parts or "\0" in chip.path or not place.name:
-            raise ManifestError("names a file outside of its folder", path=self._root, measured=repr(chip.path))
         for shelf in dict.fromkeys((self._root / place.parent, self._root)):
             found = self._listed(shelf).get(place.stem, [])
             if len(found) > 1:
@@ -188,6 +182,8 @@ def _targets(out: Path, plan: Manifest, tiles: Sequence[Sequence[Tile]]) -> dict
                 "one file cannot hold several rasters", path=out, measured=str(len(there)), remedy="give a folder"
             )
         return {there[0]: out}
+    if out.suffix.lower() in SUFFIXES and not out.is_dir():
+        raise UsageError("a stitched raster is a GeoTIFF", path=out, remedy="let it end in .tif, or name a folder")
     targets = {number: out / f"{plan.sources[number].name}.tif" for number in there}
     for number, target in targets.items():
         name = plan.sources[number].name
@@ -196,31 +192,59 @@ def _targets(out: Path, plan: Manifest, tiles: Sequence[Sequence[Tile]]) -> dict
     return targets
 
 
+def _refuse_input(target: Path, inputs: Sequence[Path], plan: Manifest, folder: Path) -> None:
+    """Refuse an output that is an input, or lies where a tile is looked for."""
+    is_input = target.exists() and any(target.samefile(path) for path in inputs)
+    home = target.parent.resolve()
+    for root in {folder.resolve(), plan.folder.resolve()}:
+        if is_input or not home.is_relative_to(root):
+            continue
+        inside = (home / target.stem).relative_to(root)
+        stems = (PurePosixPath(chip.path).with_suffix("") for chip in plan.chips)
+        is_input = any(inside in {Path(stem), Path(stem.name)} for stem in stems)
+    if is_input:
+        raise OutputExistsError("is an input of the stitching", path=target, remedy="give another name")
+
+
+def _refuse_mostly_empty(target: Path, look: _Look, grid: TileGrid, windows: Sequence[Window]) -> None:
+    """Refuse to fill a disk with nothing, for a canvas is as large as its manifest says."""
+    canvas_px = grid.width_px * grid.height_px
+    size_bytes = canvas_px * look.channels * (4 if look.dtype.kind == "f" else look.dtype.itemsize)
+    covered_px = sum(window.width_px * window.height_px for window in windows)
+    if size_bytes > _LARGE_BYTES and covered_px * _LEAST_COVER < canvas_px:
+        raise TileError(
+            "would be almost empty",
+            path=target,
+            measured=f"{len(windows)} tiles on {grid.width_px} × {grid.height_px} px, {size_bytes / 2**30:,.0f} GB",
+            remedy="see that the tiles belong to this manifest, or cut only the area needed",
+        )
+
+
 def _write(
     target: Path, source: Source, tiles: Sequence[Tile], how: How, *, overwrite: bool, tick: Callable[[], None],
     cancel: CancelToken | None,
 ) -> None:  # fmt: skip
     """Join the tiles of one raster."""
     look = _look(*tiles[0], source)
+    shrink = 1
     try:
         grid = source.grid.scaled(look.reduction)
         windows = [window.scaled(look.reduction) for window, _ in tiles]
-    except ValueError as error:
-        raise TileError(
-            "is smaller than its tile by a factor that does not divide the whole grid",
-            path=tiles[0][1],
-            measured=f"1/{look.reduction}: {error}",
-            remedy="enlarge the outputs to the size of the tiles",
-        ) from error
+    except ValueError:
+        # Larger pixels do not fit the grid, so the outputs are enlarged to the tiles' own.
+        grid, windows, shrink = source.grid, [window for window, _ in tiles], look.reduction
+
+    _refuse_mostly_empty(target, look, grid, windows)
 
     def outputs() -> Iterator[tuple[Window, NDArray[Any], NDArray[np.bool_] | None]]:
         for window, (_, path) in zip(windows, tiles, strict=True):
-            yield window, *look.read(path, window)
+            values, valid = look.read(path, window, shrink)
+            yield window, enlarged(values, shrink), None if valid is None else enlarged(valid, shrink)
             tick()
 
     write_blended(
         target, outputs(), grid=grid, width_px=grid.width_px, height_px=grid.height_px,
-        transform=source.transform * Affine.scale(look.reduction), crs=source.crs,
+        transform=source.transform * Affine.scale(look.reduction // shrink), crs=source.crs,
         how="nearest" if look.colormap else how, nodata=look.nodata, colorinterp=look.colorinterp,
         colormap=look.colormap, overwrite=overwrite, cancel=cancel,
     )  # fmt: skip
@@ -240,8 +264,8 @@ class _Look:
     colorinterp: tuple[str, ...] = ()
     colormap: dict[int, tuple[int, ...]] | None = None
 
-    def read(self, path: Path, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Return the values (C, h, w) and the validity of a tile.
+    def read(self, path: Path, window: Window, shrink: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return the values (C, h, w) and the validity of a tile, ``shrink`` times smaller than the window.
 
         Raises:
             TileError: It is damaged, or differs from the first tile.
@@ -249,16 +273,16 @@ class _Look:
         if path.suffix.lower() == ".npy":
             array = _load(path)
             array = array.transpose(2, 0, 1) if self.is_last and array.ndim == 3 else array
-            self._check(path, window, (1, *array.shape)[-3:], array.dtype.newbyteorder("="))
+            self._check(path, window, shrink, (1, *array.shape)[-3:], array.dtype.newbyteorder("="))
             return np.array(array, self.dtype), None
         with open_raster(path) as raster:
             info = raster.info
-            self._check(path, window, (info.count, info.height_px, info.width_px), _sample_type(raster))
+            self._check(path, window, shrink, (info.count, info.height_px, info.width_px), _sample_type(raster))
             return read_source(raster, range(1, info.count + 1), SourceRect(0, 0, info.width_px, info.height_px))
 
-    def _check(self, path: Path, window: Window, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def _check(self, path: Path, window: Window, shrink: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         channels, height, width = shape
-        if (height, width) != (window.height_px, window.width_px):
+        if (height * shrink, width * shrink) != (window.height_px, window.width_px):
             raise _wrong_size(path, f"{width} × {height}", window)
         if (channels, dtype) != (self.channels, self.dtype):
             raise TileError(
