@@ -80,7 +80,8 @@ def read_windows(
     Beyond the raster (snap, ``pad``) the last pixels are repeated and not valid. Pixels that are not valid for
     another reason are 0. Peak memory above the caller's own tiles is at most 96 MB of cells, GDAL's
     block cache (8 MB for tiles of 512 px, never more than ``raster.cache_bytes``) and 60 MB per job, whatever the
-    raster's size; a window that is itself larger needs 4 bytes per pixel.
+    raster's height. The cells that one window touches are held even when they are more: those of a file in strips
+    are as wide as the raster, so that its width counts (``geoalign-tile --dry-run`` tells the sum).
 
     Args:
         raster: The open raster, which stays open until the iterator ends.

@@ -65,7 +65,7 @@ def run_job(
 
     A stopped job goes on where it stopped when the same one is run again: ``tiles.journal`` tells what is done, and
     files that are not as they were written are cut again. Memory is that of :func:`tiling.reader.read_raw` and six
-    tiles per job, whatever the rasters' sizes.
+    tiles per job.
 
     Args:
         job: From :func:`tiling.chips.job.plan_job`.
