@@ -107,6 +107,6 @@ class SplitSpec:
             raise UsageError("names a part twice", measured=text, remedy="write train=0.8,val=0.1,test=0.1")
         total = sum(share for _, share in shares)
         length = None if block is None else Length.parse(block)
-        if length is not None and (length.value <= 0 or length.unit == "%"):
+        if length is not None and length.value <= 0:
             raise UsageError("is not the side of a block", measured=block, remedy="write --split-block 1000m or 4096px")
         return cls(tuple((name, share / total) for name, share in shares), length, seed)
