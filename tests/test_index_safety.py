@@ -323,9 +323,11 @@ def test_a_reader_goes_on_while_shards_are_replaced(raster_path, no_flushing):
     for round_ in range(len(reader.shards)):
         # One flipped bit per round that only the parquet table holds, so readers see the same numbers throughout.
         file = reader.root / "shards" / reader.shards[round_].id.name / "rows.parquet"
-        data = bytearray(file.read_bytes())
-        data[20] ^= 1
-        file.write_bytes(data)
+        flipped = file.read_bytes()[20] ^ 1
+        with file.open("r+b") as stream:
+            # In place: the reader must not meet a file that the test has just emptied.
+            stream.seek(20)
+            stream.write(bytes([flipped]))
         assert build(raster_path, verify=True).report.built_shards == 1
     stop.set()
     thread.join()

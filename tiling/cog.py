@@ -123,7 +123,7 @@ def _refuse_full_disk(target: Path, cog: Cog) -> None:
         raise OutputWriteError(
             "does not fit on the disk",
             path=target,
-            measured=f"needs {needed / 1e9:,.3f} GB, {free / 1e9:,.3f} GB are free",
+            measured=f"needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
             remedy="free some space or write to another disk",
         )
 
