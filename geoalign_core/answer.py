@@ -137,12 +137,30 @@ def count_windows(spec: IndexSpec, area: shapely.Geometry | None) -> list[int]:
     return counts
 
 
-def _refuse_endless(spec: IndexSpec, area: shapely.Geometry | None, path: str | Path, limit: int) -> None:
+def refuse_endless(spec: IndexSpec, area: shapely.Geometry | None, path: str | Path, limit: int) -> None:
+    """Raise when an index of the area would hold more windows than ``limit``.
+
+    Raises:
+        TooManyWindowsError: It would.
+    """
     windows = sum(count_windows(spec, area))
     if windows > limit:
         raise TooManyWindowsError(
             "is too large to look at in one go", path=path, measured=f"{windows} windows, limit {limit}",
             remedy="choose an --area, a coarser --gsd, or raise --max-windows",
+        )  # fmt: skip
+
+
+def refuse_empty(index: Index, path: str | Path) -> None:
+    """Raise when nothing of what was indexed is valid.
+
+    Raises:
+        UnsupportedRasterError: Every pixel is nodata or transparent.
+    """
+    if index.rows == 0:
+        raise UnsupportedRasterError(
+            "has no valid pixel", path=path, measured="everything is nodata or transparent",
+            remedy="check its nodata value and mask, or choose another --area",
         )  # fmt: skip
 
 
@@ -181,7 +199,7 @@ def prepare(
         encoder = encoder or load_encoder(settings.model, device=settings.device)
         loaded = time.perf_counter()
         spec = plan_index(raster, encoder, gsd_m=settings.gsd_m, bands=settings.bands, stretch=settings.stretch)
-        _refuse_endless(spec, region, path, settings.max_windows)
+        refuse_endless(spec, region, path, settings.max_windows)
         index = build_index(
             raster,
             encoder,
@@ -193,17 +211,14 @@ def prepare(
             cancel=cancel,
             lock_timeout_s=_WAIT_FOR_ANOTHER_S,
         )
-        if index.rows == 0:
-            raise UnsupportedRasterError(
-                "has no valid pixel", path=path, measured="everything is nodata or transparent",
-                remedy="check its nodata value and mask, or choose another --area",
-            )  # fmt: skip
+        refuse_empty(index, path)
         seconds = {"open": opened - clock, "model": loaded - opened, "index": time.perf_counter() - loaded}
         rounded = {stage: round(value, 3) for stage, value in seconds.items()}
         yield Prepared(raster, encoder, index, region, settings, rounded)
 
 
-def _lattice(prepared: Prepared, cells: ScoreMap) -> HeatLattice:
+def heat_lattice(prepared: Prepared, cells: ScoreMap) -> HeatLattice:
+    """Return the pixels of the heatmap that belongs to a score map of the finest level."""
     level = prepared.index.spec.levels[0]
     return HeatLattice.of(cells, level.canvas, prepared.encoder.config.patch_px)
 
@@ -250,7 +265,7 @@ def ask_texts(
         maps = score_maps(prepared.index, query, area=prepared.area, progress=progress, cancel=cancel)
         cosines = join_levels(maps)
     with prepared.timed("regions"):
-        lattice = _lattice(prepared, maps[0])
+        lattice = heat_lattice(prepared, maps[0])
         scale = prepared.encoder.config.prompts.logit_scale
         odds = log_odds(cosines, texts.competes, scale)
         answers = [
@@ -258,7 +273,7 @@ def ask_texts(
             for number, name in enumerate(texts.queries)
         ]
         logits = cosines[: len(queries)] * scale
-        class_map = _classify(lattice, logits, texts.queries, prepared.area) if classes else None
+        class_map = classify(lattice, logits, texts.queries, prepared.area) if classes else None
     return answers, class_map, (*resolution_notes(prepared), *texts.notes)
 
 
@@ -278,7 +293,7 @@ def resolution_notes(prepared: Prepared) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _classify(
+def classify(
     lattice: HeatLattice, logits: NDArray[np.float32], names: tuple[str, ...], area: shapely.Geometry | None
 ) -> ClassMap:
     """Give each pixel the question with the highest cosine; confidence is its softmax among the questions."""
@@ -343,6 +358,6 @@ def ask_examples(
     count = f"{number} example{'s' if number > 1 else ''}"
     name = f"like {count}" + (f" without {len(exclude)}" if exclude else "") + (f", {text}" if text else "")
     with prepared.timed("regions"):
-        lattice = _lattice(prepared, maps[0])
+        lattice = heat_lattice(prepared, maps[0])
         heat = lattice.heatmap(odds, area=prepared.area)
         return _answer(name, heat, prepared.gsd_m, choice or Filter()), notes

@@ -222,7 +222,8 @@ def plan_stretch(raster: Raster, bands: BandChoice, spec: str = "auto") -> Stret
         raster: The open raster.
         bands: Its chosen bands.
         spec: ``auto`` (uint8 stays as it is, everything else goes by percentiles 2–98), ``none``, ``p2-98`` with
-            any two percentiles, ``min-max``, ``LOW,HIGH``, or a JSON file that holds a stored stretch.
+            any two percentiles, ``min-max``, ``LOW,HIGH``, ``LOW,HIGH;LOW,HIGH;LOW,HIGH`` for each band, or a JSON
+            file that holds a stored stretch.
 
     Returns:
         The stretch; percentiles and extremes come from about a million pixels spread over the raster.
@@ -234,7 +235,7 @@ def plan_stretch(raster: Raster, bands: BandChoice, spec: str = "auto") -> Stret
     text = spec.strip()
     fixed = _fixed(text)
     if fixed is not None:
-        return fixed
+        return _per_band(raster, bands, fixed)
     percentiles = _percentiles(text)
     if percentiles is None:
         return _load(text)
@@ -308,16 +309,32 @@ def _by_samples(samples: NDArray[Any], percentiles: tuple[float, float]) -> Stre
 def _fixed(text: str) -> Stretch | None:
     if text == "none":
         return Stretch("none")
-    parts = text.split(",")
-    if len(parts) != 2:
+    pairs = [part.split(",") for part in text.split(";")]
+    if any(len(pair) != 2 for pair in pairs):
         return None
     try:
-        low, high = float(parts[0]), float(parts[1])
+        low, high = (tuple(float(pair[end]) for pair in pairs) for end in (0, 1))
     except ValueError:
         return None
-    if not low < high:
+    if not all(zero < full for zero, full in zip(low, high, strict=True)):
         raise StretchError("the low value must be below the high one", measured=text)
-    return Stretch("fixed", (low,), (high,))
+    return Stretch("fixed", low, high)
+
+
+def _per_band(raster: Raster, bands: BandChoice, fixed: Stretch) -> Stretch:
+    """Check ranges that were given band by band; those that change nothing are no stretch."""
+    if len(fixed.low) <= 1:
+        return fixed
+    if len(fixed.low) != len(bands.indexes):
+        raise StretchError(
+            "a stretch has one range for each band",
+            path=raster.path,
+            measured=f"{len(fixed.low)} ranges for {len(bands.indexes)} band{'s' * (len(bands.indexes) > 1)}",
+            remedy="give one range, or as many as bands",
+        )
+    if raster.info.dtype == "uint8" and set(fixed.low) == {0.0} and set(fixed.high) == {255.0}:
+        return Stretch("none")
+    return fixed
 
 
 def _percentiles(text: str) -> tuple[float, float] | None:

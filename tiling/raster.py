@@ -10,14 +10,14 @@ import contextlib
 import math
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from tiling.errors import RasterOpenError, UnsupportedRasterError
+from tiling.errors import RasterOpenError, UnsupportedRasterError, UsageError
 from tiling.geodesy import ground_size_m
 from tiling.info import BlockShape, RasterInfo, sample_bytes
 from tiling.safety import check_file, check_sidecars, check_text
@@ -179,12 +179,14 @@ def _cache_bytes(info: RasterInfo) -> int:
     return min(max(least, int(2 * 1.2 * touched)), most)
 
 
-def open_raster(path: str | Path, *, policy: OpenPolicy | None = None) -> Raster:
+def open_raster(path: str | Path, *, policy: OpenPolicy | None = None, crs: str | None = None) -> Raster:
     """Open a raster file.
 
     Args:
         path: A local GeoTIFF (also cloud-optimised), JPEG 2000, PNG or JPEG.
         policy: What else is allowed; by default nothing.
+        crs: Take the file's coordinates to be in this CRS (WKT, ``EPSG:4326``, …), whatever the file says; nothing
+            is warped. A file without a geotransform stays without a CRS.
 
     Returns:
         The open raster, a context manager.
@@ -193,6 +195,7 @@ def open_raster(path: str | Path, *, policy: OpenPolicy | None = None) -> Raster
         RasterOpenError: The text is not a local file's name, or the file is missing, empty, damaged, of another
             format, or leads to other files.
         UnsupportedRasterError: It holds no band, or its blocks are too large to decode.
+        UsageError: ``crs`` is not known.
     """
     policy = policy or OpenPolicy()
     text = check_text(path, allow_remote=policy.allow_remote)
@@ -205,6 +208,8 @@ def open_raster(path: str | Path, *, policy: OpenPolicy | None = None) -> Raster
         if driver != "VRT":
             _refuse_strangers(file, dataset)
         info = _describe(file, dataset)
+        if crs is not None:
+            info = _placed(info, crs)
         palette = _palette(dataset) if info.has_palette else None
 
     def open_level(overview: int) -> rasterio.DatasetReader:
@@ -298,6 +303,21 @@ def _describe(file: Path, dataset: rasterio.DatasetReader) -> RasterInfo:
         has_gcps=bool(dataset.gcps[0]),
         has_rpcs=dataset.rpcs is not None,
     )
+
+
+def _placed(info: RasterInfo, text: str) -> RasterInfo:
+    """Return the facts as they are when the coordinates are in another CRS than the file says."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError as error:
+        raise UsageError("the CRS is not known", measured=text[:80], remedy="write it like EPSG:4326") from error
+    if not info.is_georeferenced:
+        return info
+    size = ground_size_m(crs, info.transform, info.width_px, info.height_px)
+    return replace(info, crs=crs, gsd_x_m=size[0] if size else None, gsd_y_m=size[1] if size else None)
 
 
 def _refuse_huge_blocks(file: Path, dataset: rasterio.DatasetReader, height_px: int, width_px: int) -> None:

@@ -31,6 +31,10 @@ BACKGROUND_ROWS = 4000
 _EXAMPLE_MAX_PX = 1024
 _SEED = 0
 _REGULARISATION = 10.0
+_UNLIKE_ROWS = 24
+"""Rows that stand for all that was marked as wrong; each costs one more score map."""
+_SAME = 0.9999
+"""Rows with this cosine are one and the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ def fit_examples(
     *,
     images: Sequence[NDArray[np.float32]] = (),
     area: shapely.Geometry | None = None,
+    background: NDArray[np.float32] | None = None,
 ) -> ExampleModel:
     """Fit what the examples have in common.
 
@@ -71,6 +76,8 @@ def fit_examples(
         exclude: Places that must not be found.
         images: Raw patch vectors (n, C) of examples from elsewhere, one array each (:func:`example_image`).
         area: Where the background is drawn from; the whole map by default.
+        background: Rows of :func:`draw_background`, when they are at hand; ``area`` does not count then. A few of
+            them may lie in the examples.
 
     Raises:
         ExamplesError: No example, or one that misses every indexed patch.
@@ -80,7 +87,10 @@ def fit_examples(
     shown = [_rows(index, include, "example")] if include else []
     wanted = np.concatenate([*shown, *images])
     unwanted = _rows(index, exclude, "excluded example") if exclude else np.empty((0, wanted.shape[1]), np.float32)
-    background = sample_rows(index, BACKGROUND_ROWS, seed=_SEED, area=area, exclude=[*include, *exclude])
+    if background is None:
+        background = sample_rows(index, BACKGROUND_ROWS, seed=_SEED, area=area, exclude=[*include, *exclude])
+    else:
+        background = _apart_from(background, wanted, unwanted)
     if len(include) + len(images) == 1 and not exclude:
         example = wanted.mean(axis=0)
         example /= max(float(np.linalg.norm(example)), 1e-12)
@@ -93,6 +103,56 @@ def fit_examples(
             remedy="mark smaller examples, or exclude a place that is different",
         )
     return _classifier(wanted, unwanted, background)
+
+
+def draw_background(index: Index) -> NDArray[np.float32]:
+    """Draw the rows of the whole map that stand for everything that is not looked for, the same ones each time."""
+    return sample_rows(index, BACKGROUND_ROWS, seed=_SEED)
+
+
+def _apart_from(background: NDArray[np.float32], *marked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Leave out the rows that the user marked: those that equal one of them."""
+    kept = np.ones(len(background), bool)
+    for rows in marked:
+        for start in range(0, len(rows), BACKGROUND_ROWS):
+            kept &= (background @ rows[start : start + BACKGROUND_ROWS].T).max(axis=1, initial=-1.0) < _SAME
+    return background[kept]
+
+
+@dataclass(frozen=True, slots=True)
+class UnlikeModel:
+    """What was marked as wrong, as a penalty on log-odds that works without any right example."""
+
+    query: LinearQuery
+    """One cosine per marked row."""
+    typical: NDArray[np.float32]
+    """(Q,) median cosine of the map with each."""
+
+    def log_odds(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return log(1 − share), (1, rows, cols): about 0 on ordinary ground, far below on what was marked.
+
+        The share is that of :meth:`ExampleModel.log_odds`, of the marked row that is most alike.
+        """
+        typical = self.typical[:, None, None]
+        share = ((values - typical) / np.maximum(1.0 - typical, 1e-6)).max(axis=0, keepdims=True)
+        return np.log1p(-np.clip(share, 0.0, 1 - 1e-4)).astype(np.float32)
+
+
+def fit_unlike(index: Index, exclude: Sequence[shapely.Geometry], background: NDArray[np.float32]) -> UnlikeModel:
+    """Fit what the answers should not look like, when nothing says what they should.
+
+    Args:
+        index: The index of the raster.
+        exclude: Places that must not be found, in the raster's CRS.
+        background: Rows of :func:`draw_background`.
+
+    Raises:
+        ExamplesError: A place misses every indexed patch.
+    """
+    rows = _rows(index, exclude, "excluded example")
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, _UNLIKE_ROWS).astype(int))]
+    typical = np.median(background @ rows.T, axis=0) if len(background) else np.zeros(len(rows))
+    return UnlikeModel(LinearQuery.from_raw(rows), typical.astype(np.float32))
 
 
 def _classifier(
