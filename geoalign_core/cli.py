@@ -1,4 +1,4 @@
-"""``geoalign``: ask, index, similar, info, models."""
+"""``geoalign``: ask, index, similar, info, models, engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geoalign_core.engine.command import engine
 from geoalign_core.options import MODEL, PATH, Box, area, finding, looking
 from tiling.clikit import EXIT_PARTIAL, note, run_cli, tqdm_progress
 
@@ -298,6 +299,9 @@ def models_verify(name: str) -> int:
         state = "ok" if check.ok else "missing" if check.found_sha256 is None else "CHANGED"
         click.echo(f"{state:<8} {check.path.name}  {check.found_sha256 or ''}")
     return 0 if all(check.ok for check in checks) else 1
+
+
+cli.add_command(engine)
 
 
 def main() -> None:
