@@ -1,0 +1,1 @@
+"""The plugin's side of the engine: finding it, installing it, starting it and talking to it."""
