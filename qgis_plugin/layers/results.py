@@ -1,0 +1,354 @@
+"""An answer as a group of layers above its image: a heatmap, and boxes or polygons above it.
+
+Layers are looked up by id each time they are needed. Users delete, move and rename them whenever they like, and a
+kept reference to a deleted layer would crash QGIS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from qgis.core import (
+    QgsDataProvider,
+    QgsLayerTreeGroup,
+    QgsMapLayer,
+    QgsMapLayerLegendUtils,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+    QgsWkbTypes,
+)
+from qgis.gui import QgsMapCanvas, QgsRubberBand
+from qgis.PyQt.QtCore import QTimer
+from qgis.PyQt.QtGui import QColor
+
+from ..words import tr
+from .export import export_matches
+from .matches import Match, count_rungs, open_regions, read_matches, rung_filter, uri_of
+from .style import OUTLINE, move_limit, style_heatmap, style_regions
+
+_QUESTION = "geoalign/question"
+_ROLE = "geoalign/role"
+_FILE = "geoalign/file/"
+_PERCENT = "geoalign/percent"
+_PACE_MS = 25
+_BESIDE = ("", ".aux.xml", "-wal", "-shm")
+
+
+def question_of(layer: QgsMapLayer) -> str:
+    """Return the id of the question that a layer answers, or "" for other layers."""
+    return str(layer.customProperty(_QUESTION) or "")
+
+
+class AnswerGroup:
+    """The layers of one question. Everything works, doing nothing, when the user has deleted them."""
+
+    def __init__(self, project: QgsProject, question_id: str, shape: str = "boxes") -> None:
+        self.question_id = question_id
+        self._project = project
+        self._shape = shape
+        self._files: Dict[str, str] = {}
+        self._percent = 0
+        self._matches: Dict[int, List[Match]] = {}
+        self._counts: Dict[int, int] = {}
+        self._leftover: List[str] = []
+        self._theirs: List[str] = []
+        self._band: Optional[QgsRubberBand] = None
+        self._filtered_at = 0.0
+        self._later = QTimer()
+        self._later.setSingleShot(True)
+        self._later.setInterval(_PACE_MS)
+        self._later.timeout.connect(self._filter)
+
+    @classmethod
+    def create(
+        cls, project: QgsProject, source_layer: QgsMapLayer, title: str, question_id: str, shape: str = "boxes"
+    ) -> AnswerGroup:
+        """Make the group directly above the image in the layer tree, or take up the one that is there.
+
+        Args:
+            project: The project.
+            source_layer: The image.
+            title: The question.
+            question_id: What the group is found by later.
+            shape: "boxes" or "polygons".
+        """
+        answer = cls(project, question_id, shape)
+        if answer._group() is None:
+            answer._make_group(source_layer, title)
+        return answer
+
+    @classmethod
+    def find(
+        cls, project: QgsProject, question_id: str, files: Optional[Dict[str, str]] = None
+    ) -> Optional[AnswerGroup]:
+        """Return the answer of a question if the project still holds its group.
+
+        Args:
+            project: The project.
+            question_id: As given to `create`.
+            files: The files saved with the question, for layers that are not in the project.
+        """
+        answer = cls(project, question_id)
+        group = answer._group()
+        if group is None:
+            return None
+        shown = {"heatmap": answer.heatmap, "regions": answer.regions}
+        noted = {role: str(group.customProperty(f"{_FILE}{role}") or "") for role in shown}
+        answer._files = {
+            **{role: path for role, path in noted.items() if Path(path).is_file()},
+            **{role: path for role, path in (files or {}).items() if role in shown},
+            **{role: _path_of(layer) for role, layer in shown.items() if layer is not None},
+        }
+        regions = answer.regions
+        if regions is not None:
+            answer._shape = "polygons" if "layername=polygons" in regions.source().lower() else "boxes"
+            answer._percent = int(regions.customProperty(_PERCENT, 0) or 0)
+        return answer
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether the group is still in the project."""
+        return self._group() is not None
+
+    @property
+    def heatmap(self) -> Optional[QgsRasterLayer]:
+        """The heatmap layer, if it is there."""
+        layer = self._layer("heatmap")
+        return layer if isinstance(layer, QgsRasterLayer) else None
+
+    @property
+    def regions(self) -> Optional[QgsVectorLayer]:
+        """The layer of boxes or polygons, if it is there."""
+        layer = self._layer("regions")
+        return layer if isinstance(layer, QgsVectorLayer) else None
+
+    @property
+    def files(self) -> Dict[str, str]:
+        """The files of the answer by role, shown or not."""
+        return dict(self._files)
+
+    def show(self, files: Dict[str, Any], what: str, threshold_pct: int) -> None:
+        """Add the layers, or put new files under those that are there.
+
+        Layers keep their place, name, visibility, opacity and style when their files change; the files they showed
+        before are deleted.
+
+        Args:
+            files: Paths by "heatmap" and "regions"; a missing or empty one leaves that layer as it is.
+            what: "both", "heatmap" or "boxes": layers that are not wanted are taken away.
+            threshold_pct: The least match shown.
+        """
+        group = self._group()
+        if group is None:
+            return
+        self._percent = threshold_pct
+        self._forget()
+        before = list(self._files.values())
+        wanted = {"heatmap": what in ("both", "heatmap"), "regions": what in ("both", "boxes")}
+        for role in ("heatmap", "regions"):
+            path = str(files.get(role) or "")
+            if path and Path(path).is_file():
+                self._files[role] = path
+            group.setCustomProperty(f"{_FILE}{role}", self._files.get(role, ""))
+            self._show_role(group, role, wanted[role])
+        self._discard([path for path in before if path not in self._files.values()])
+
+    def _show_role(self, group: QgsLayerTreeGroup, role: str, is_wanted: bool) -> None:
+        """Add, change or take away one layer."""
+        layer, path = self._layer(role), self._files.get(role)
+        if isinstance(layer, QgsVectorLayer) and layer.isEditable():
+            # The user is working on it: it stays as it is, and is theirs from now on.
+            layer.removeCustomProperty(_ROLE)
+            self._theirs.append(_path_of(layer))
+            layer = None
+        if not is_wanted:
+            if layer is not None:
+                self._project.removeMapLayer(layer.id())
+        elif path and layer is not None:
+            self._swap(layer, path)
+        elif path:
+            self._add(group, role, path)
+
+    def set_threshold(self, pct: int) -> None:
+        """Show what reaches `pct` per cent, at once and without the engine.
+
+        While the slider moves, boxes follow at most every 25 ms: QGIS opens the file anew for each filter.
+        """
+        if pct != self._percent:
+            self.clear_highlight()
+        self._percent = pct
+        heatmap = self.heatmap
+        if heatmap is not None:
+            move_limit(heatmap, pct / 100)
+        if 1000 * (time.monotonic() - self._filtered_at) >= _PACE_MS:
+            self._filter()
+        elif not self._later.isActive():
+            self._later.start()
+
+    def matches(self, pct: int, limit: int = 200) -> List[Match]:
+        """Return the matches that reach `pct` per cent, best first; none when the layer is gone."""
+        held = self._matches.get(pct)
+        if held is None or len(held) < min(limit, self.count(pct)):
+            held = self._matches[pct] = read_matches(self._reader(pct), limit)
+        return held[:limit]
+
+    def count(self, pct: int) -> int:
+        """Return how many matches reach `pct` per cent."""
+        if not self._counts:
+            self._counts = count_rungs(self._files.get("regions", ""), self._shape)
+        return self._counts.get(pct, 0)
+
+    def highlight(self, match: Optional[Match], canvas: Optional[QgsMapCanvas] = None) -> None:
+        """Make one match stand out, or none: drawn on the map where one is given, else selected in its layer."""
+        regions = self.regions
+        if canvas is None:
+            if regions is not None:
+                regions.selectByIds([match.id] if match is not None else [])
+            return
+        self.clear_highlight()
+        if match is None or regions is None:
+            return
+        self._band = QgsRubberBand(canvas, QgsWkbTypes.GeometryType.PolygonGeometry)
+        self._band.setToGeometry(match.geometry, regions)
+        self._band.setStrokeColor(QColor(255, 255, 255))
+        self._band.setSecondaryStrokeColor(QColor(18, 18, 22))
+        self._band.setFillColor(QColor(OUTLINE.red(), OUTLINE.green(), OUTLINE.blue(), 45))
+        self._band.setWidth(3)
+
+    def clear_highlight(self) -> None:
+        """Take the highlight off the map."""
+        if self._band is not None:
+            with contextlib.suppress(RuntimeError):  # the canvas is gone, and the band with it
+                self._band.scene().removeItem(self._band)
+            self._band = None
+
+    def export(self, path: Union[str, Path], pct: int) -> int:
+        """Write the matches that reach `pct` per cent and return how many there are.
+
+        Args:
+            path: Ends in .gpkg, .shp, .geojson or .json, which tells the format.
+            pct: The least match.
+
+        Raises:
+            ExportProblem: With a sentence that says what to do.
+        """
+        return export_matches(self._reader(pct), Path(path), self._project.transformContext())
+
+    def remove(self, delete_files: bool = False) -> None:
+        """Take the group and its layers out of the project."""
+        self.clear_highlight()
+        files = list(self._files.values())
+        group = self._group()
+        layers = [layer.id() for layer in (self._layer("heatmap"), self._layer("regions")) if layer is not None]
+        self._project.removeMapLayers(layers)
+        if group is not None and group.parent() is not None:
+            group.parent().removeChildNode(group)
+        if delete_files:
+            self._files.clear()
+            self._discard(files)
+
+    def _group(self) -> Optional[QgsLayerTreeGroup]:
+        for group in self._project.layerTreeRoot().findGroups(True):
+            if group.customProperty(_QUESTION) == self.question_id:
+                return group
+        return None
+
+    def _make_group(self, source_layer: QgsMapLayer, title: str) -> QgsLayerTreeGroup:
+        root = self._project.layerTreeRoot()
+        node = root.findLayer(source_layer.id())
+        parent = node.parent() if node is not None and node.parent() is not None else root
+        index = parent.children().index(node) if node is not None else 0
+        group = parent.insertGroup(index, tr("Ask: {question}").format(question=title))
+        group.setCustomProperty(_QUESTION, self.question_id)
+        return group
+
+    def _layer(self, role: str) -> Optional[QgsMapLayer]:
+        for layer in self._project.mapLayers().values():
+            if layer.customProperty(_QUESTION) == self.question_id and layer.customProperty(_ROLE) == role:
+                return layer
+        return None
+
+    def _add(self, group: QgsLayerTreeGroup, role: str, path: str) -> None:
+        layer: QgsMapLayer
+        if role == "heatmap":
+            # Without the default style: its statistics would read the whole file, here in the main thread.
+            options = QgsRasterLayer.LayerOptions(False, self._project.transformContext())
+            layer = QgsRasterLayer(path, tr("Heatmap"), "gdal", options)
+        else:
+            layer = QgsVectorLayer(uri_of(path, self._shape, self._percent), tr("Matches"), "ogr")
+        if not layer.isValid():
+            return
+        layer.setCustomProperty(_QUESTION, self.question_id)
+        layer.setCustomProperty(_ROLE, role)
+        layer.setCustomProperty(_PERCENT, self._percent)
+        if isinstance(layer, QgsRasterLayer):
+            style_heatmap(layer, self._percent / 100)
+        else:
+            style_regions(layer, self._shape == "polygons")
+        self._project.addMapLayer(layer, False)
+        # Boxes go to the top; the heatmap below everything else that the user may have put here.
+        node = group.insertLayer(0 if role == "regions" else len(group.children()), layer)
+        if role == "heatmap":
+            # The legend may begin with the name of the band, which says nothing; the ramp comes last.
+            last = len(layer.renderer().createLegendNodes(node)) - 1
+            QgsMapLayerLegendUtils.setLegendNodeOrder(node, [last])
+            layer.legend().itemsChanged.emit()
+
+    def _swap(self, layer: QgsMapLayer, path: str) -> None:
+        """Put another file under a layer, which keeps its id and so its node in the tree."""
+        if isinstance(layer, QgsRasterLayer):
+            opacity = layer.opacity()
+            layer.setDataSource(path, layer.name(), "gdal", QgsDataProvider.ProviderOptions(), False)
+            layer.setOpacity(opacity)
+            move_limit(layer, self._percent / 100)
+        else:
+            uri = uri_of(path, self._shape, self._percent)
+            layer.setDataSource(uri, layer.name(), "ogr", QgsDataProvider.ProviderOptions(), False)
+            layer.setCustomProperty(_PERCENT, self._percent)
+        layer.triggerRepaint()
+
+    def _discard(self, paths: List[str]) -> None:
+        """Delete files that no layer shows any more; those still open elsewhere are tried again next time."""
+        waiting = [*self._leftover, *paths]
+        kept = {Path(path) for path in (*self._files.values(), *self._theirs)}
+        self._leftover = [path for path in waiting if Path(path) not in kept and not _delete(Path(path))]
+
+    def _reader(self, pct: int) -> Optional[QgsVectorLayer]:
+        """Open the regions once more, so that neither filter nor selection of the shown layer matters."""
+        return open_regions(self._files.get("regions", ""), self._shape, pct)
+
+    def _filter(self) -> None:
+        """Show one rung. A layer that is being edited keeps its rows: QGIS refuses filters then."""
+        self._later.stop()
+        regions = self.regions
+        if regions is not None:
+            regions.setCustomProperty(_PERCENT, self._percent)
+            text = rung_filter(self._percent)
+            if not regions.isEditable() and regions.subsetString() != text:
+                regions.setSubsetString(text)
+        self._filtered_at = time.monotonic()
+
+    def _forget(self) -> None:
+        self._matches.clear()
+        self._counts.clear()
+        self.clear_highlight()
+
+
+def _path_of(layer: QgsMapLayer) -> str:
+    return str(layer.source()).split("|", 1)[0]
+
+
+def _delete(path: Path) -> bool:
+    """Delete a result and what lies beside it; False when it is still locked."""
+    names: Tuple[Path, ...] = tuple(path.with_name(path.name + end) for end in _BESIDE)
+    try:
+        for name in (*names, path.with_suffix(".qml") if path.suffix == ".tif" else path):
+            if name.exists():
+                name.unlink()
+    except OSError:
+        return False
+    return True
