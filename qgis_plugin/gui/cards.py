@@ -1,0 +1,117 @@
+"""Which view tells what is going on: from engine, search and layer to the panel's states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qgis.gui import QgsProjectionSelectionDialog
+from qgis.PyQt.QtWidgets import QDialog, QWidget
+
+from ..engine.install import managed_folder, plan_install
+from ..engine.protocol import EngineError, Progress
+from ..words import tr
+from . import states
+from .states import Action, Card, View
+
+if TYPE_CHECKING:
+    from qgis.core import QgsRasterLayer
+
+    from ..engine.client import EngineClient
+    from ..layers.source import LayerSource
+    from ..settings import Settings
+    from .runner import Runner
+    from .search import Estimate
+
+_UNCHANGED = {"cancelled", "query", "area", "examples", "usage"}
+"""Errors that are about the question: to change it is the repair."""
+
+
+def examples() -> tuple[str, ...]:
+    """Questions that show what can be asked."""
+    return tr("parking lots with many cars"), tr("solar panels on roofs"), tr("flooded fields")
+
+
+def bad_layer(source: LayerSource) -> View:
+    """The layer cannot be searched; offer the repair that fits."""
+    repairs = {"repair_path": tr("Repair Path…"), "set_crs": tr("Set Coordinate System…")}
+    repair = Action(source.remedy, repairs[source.remedy]) if source.remedy in repairs else None
+    return states.bad_layer(source.reason, repair)
+
+
+def engine_view(client: EngineClient, settings: Settings) -> View | None:
+    """The view for an engine that cannot be asked now, None for one that can."""
+    if client.state == "none":
+        return states.no_engine(plan_install(settings).size_mb, str(managed_folder()))
+    if client.state in ("stopped", "wrong"):
+        return states.stopped(client.problem)
+    if client.state in ("starting", "idle"):
+        # A question may be typed and sent already: it waits for the engine.
+        return replace(states.starting(), ask="ask")
+    return None
+
+
+def footer(client: EngineClient, searched: str) -> str:
+    """What was searched, and how the engine is."""
+    names = {
+        "ready": tr("Engine: ready ({device})"),
+        "busy": tr("Engine: working ({device})"),
+        "silent": tr("Engine: not answering ({device})"),
+    }
+    engine = names.get(client.state, "{device}").format(device=client.device_title or tr("CPU"))
+    return f"{searched} · {engine}" if searched else engine
+
+
+def running(runner: Runner, footer_text: str, *, has_answer: bool) -> View:
+    """A search is under way; an answer that is there stays in view while it is refined."""
+    progress = runner.progress or Progress("starting", 0, 0, None)
+    view = states.indexing(progress, footer_text)
+    if has_answer or progress.stage not in ("embedding", "checking"):
+        view = replace(view, card=None, results=has_answer)
+    return view
+
+
+def offer(estimate: Estimate, footer_text: str) -> View:
+    """What reading the image would cost, with Start."""
+    view = states.not_indexed(estimate.tiles, estimate.seconds, estimate.bytes, footer_text)
+    if estimate.from_server:
+        card = Card(
+            "read",
+            tr("This layer comes from a server"),
+            tr("{tiles} will be fetched and drawn into a picture of about {size}, then searched.").format(
+                tiles=states.windows_text(estimate.tiles), size=states.size_text(estimate.bytes)
+            ),
+            (Action("start", tr("Start")),),
+        )
+        view = replace(view, card=card)
+    return replace(view, ask="ask")
+
+
+def failed(error: EngineError, footer_text: str) -> View:
+    """An error with the repair that fits it."""
+    if error.code == "engine_stopped":
+        return states.stopped(error, footer_text)
+    if error.code in ("unauthorized", "wrong_version", "device", "model", "torch_load_failed"):
+        repair = Action("engine_settings", tr("Engine Settings…"))
+    elif error.code == "raster":
+        repair = Action("repair_path", tr("Repair Path…"))
+    else:
+        repair = None if error.code in _UNCHANGED else Action("retry", tr("Try Again"))
+    return states.error(error, repair, footer_text)
+
+
+def details(error: EngineError) -> str:
+    """Everything that is known of an error."""
+    lines = (f"{error.message} [{error.code}]", error.remedy, error.details)
+    return "\n".join(line for line in lines if line)
+
+
+def choose_crs(layer: QgsRasterLayer | None, parent: QWidget) -> bool:
+    """Let the user say in which coordinate system a layer is."""
+    if layer is None:
+        return False
+    dialog = QgsProjectionSelectionDialog(parent)
+    if dialog.exec() != QDialog.DialogCode.Accepted:
+        return False
+    layer.setCrs(dialog.crs())
+    return True

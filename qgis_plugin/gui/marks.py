@@ -1,0 +1,80 @@
+"""What the user said is right or wrong, and how to take it back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from qgis.core import QgsGeometry
+
+from ..layers.area import geojson, geometry_of
+
+if TYPE_CHECKING:
+    from qgis.core import QgsPointXY
+
+    from ..layers.project import Question
+    from ..layers.results import Match
+
+IMPLIED = 3
+"""How many of the best matches stand for what is right while the user has only said what is wrong."""
+
+Places = tuple[dict[str, Any], ...]
+
+
+class Marks:
+    """The examples of one question, with undo."""
+
+    def __init__(self, question: Question) -> None:
+        self.include: Places = tuple(question.include)
+        self.exclude: Places = tuple(question.exclude)
+        self._past: list[tuple[Places, Places]] = []
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether something was marked since the question came up."""
+        return bool(self._past)
+
+    def verdict_at(self, point: QgsPointXY) -> str:
+        """Return ``yes``, ``no`` or nothing: what was said of this place."""
+        place = QgsGeometry.fromPointXY(point)
+        if any(geometry_of(item).intersects(place) for item in self.exclude):
+            return "no"
+        return "yes" if any(geometry_of(item).intersects(place) for item in self.include) else ""
+
+    def mark(self, geometry: QgsGeometry, verdict: str) -> None:
+        """Say that a place is right (``yes``), wrong (``no``), or take back what was said of it."""
+        self._past.append((self.include, self.exclude))
+        centre = geometry.pointOnSurface()
+        self.include, self.exclude = (
+            tuple(item for item in items if not geometry_of(item).intersects(centre))
+            for items in (self.include, self.exclude)
+        )
+        if verdict == "yes":
+            self.include += (geojson(geometry),)
+        elif verdict == "no":
+            self.exclude += (geojson(geometry),)
+
+    def undo(self) -> bool:
+        """Take the last mark back."""
+        if not self._past:
+            return False
+        self.include, self.exclude = self._past.pop()
+        return True
+
+    def applied(self, question: Question) -> Question:
+        """Return the question with these examples."""
+        return replace(question, include=self.include, exclude=self.exclude)
+
+
+def examples_for(question: Question, matches: list[Match]) -> dict[str, Any]:
+    """Return ``include`` and ``exclude`` for the engine.
+
+    While only wrong places are marked, the best of the other matches stand for what is right: a classifier needs both
+    sides, and nobody should have to confirm the obvious first.
+    """
+    include = list(question.include)
+    if not include and question.exclude:
+        wrong = Marks(question)
+        others = [match for match in matches if not wrong.verdict_at(match.center)]
+        include = [geojson(match.geometry) for match in others[:IMPLIED]]
+    return {"include": include, "exclude": list(question.exclude)}

@@ -1,0 +1,107 @@
+"""From what the panel shows to what the engine is asked: layer, area, way of looking."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qgis.core import QgsProject
+
+from ..engine.protocol import EngineError
+from ..layers.area import AreaProblem, area_of
+from ..layers.folders import results_folder
+from ..layers.render import RenderPlan, RenderProblem, plan_render
+from ..layers.source import LayerSource, describe
+from .model import SearchOptions
+
+if TYPE_CHECKING:
+    from qgis.core import QgsRasterLayer
+    from qgis.gui import QgsMapCanvas
+
+    from ..layers.project import Question
+
+
+class PlanError(Exception):
+    """Something about the layer or the area prevents the search; carries what the card says."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.error = EngineError("area", message)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and how to look, ready to be sent."""
+
+    request_source: dict[str, Any]
+    area: dict[str, Any] | None
+    look: dict[str, Any]
+    folder: str
+    """Where results go."""
+    render: RenderPlan | None = None
+    """What to draw first when the layer is no file …"""
+    picture: str = ""
+    """… and into which file."""
+
+    @property
+    def key(self) -> str:
+        """The same for everything that needs the same tiles to be read."""
+        return json.dumps([self.request_source, self.area, self.look], sort_keys=True)
+
+
+def source_of(layer: QgsRasterLayer, options: SearchOptions) -> LayerSource:
+    """Describe a layer as the options want it seen."""
+    return describe(layer, stretch_as_shown=options.stretch_as_shown, bands=options.bands)
+
+
+def area_in(
+    where: str, source: LayerSource, canvas: QgsMapCanvas, *, selection: object = None, rectangle: object = None
+) -> dict[str, Any] | None:
+    """Return the area as GeoJSON in the source's CRS, None for the whole layer.
+
+    Raises:
+        PlanError: The area is empty or misses the layer.
+    """
+    try:
+        return area_of(where, source, canvas, selection=selection, rectangle=rectangle)
+    except AreaProblem as problem:
+        raise PlanError(str(problem)) from problem
+
+
+def options_of(question: Question) -> SearchOptions:
+    """Return the options that a question was asked with."""
+    known = {key: value for key, value in question.options.items() if key in SearchOptions.__dataclass_fields__}
+    lists = {key: tuple(known[key]) for key in ("bands", "avoid") if known.get(key)}
+    return SearchOptions(**{**known, **lists})
+
+
+def plan_for(question: Question, layer: QgsRasterLayer) -> Plan:
+    """Lay out the search of a question.
+
+    Raises:
+        PlanError: The layer cannot be searched, or has too many map tiles.
+    """
+    options = options_of(question)
+    source = source_of(layer, options)
+    if source.kind == "none":
+        raise PlanError(source.reason)
+    folder = str(results_folder(QgsProject.instance(), source))
+    plan = Plan(source.request_source(), question.area, _look(options, source), folder)
+    if source.kind == "file":
+        return plan
+    drawn = question.files.get("source")
+    if drawn and Path(drawn).is_file():
+        return replace(plan, request_source=source.request_source(drawn))
+    try:
+        render = plan_render(layer, question.area, options.gsd_m)
+    except RenderProblem as problem:
+        raise PlanError(str(problem)) from problem
+    return replace(plan, render=render, picture=f"{folder}/{source.name[:24]}-{question.id}-image.tif")
+
+
+def _look(options: SearchOptions, source: LayerSource) -> dict[str, Any]:
+    """Only what was chosen; the engine knows its defaults. A drawn picture is looked at as it is."""
+    chosen = {key: getattr(options, key) for key in ("model", "device", "gsd_m") if getattr(options, key)}
+    return {**chosen, **source.request_look()}
