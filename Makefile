@@ -5,13 +5,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test setup setup-dev lint types bench clean
+QGIS_BIN := .venv-qgis/bin
+
+.PHONY: demo test test-engine test-qgis setup setup-dev lint types bench plugin plugin-install translations clean
 
 demo: setup
 	$(BIN)/geoalign ask samples/canal.tif "parking lot" "trees" "water" --out $(DEMO) --overwrite
 
-test: lint types
+test: lint types test-engine test-qgis
+
+test-engine: setup-dev
 	$(BIN)/python -m pytest
+
+# Without QGIS the set-up has said so; everything else has been tested by then.
+test-qgis: setup-dev
+	@sh .ci/setup-qgis || [ $$? = 3 ]
+	@if [ -x $(QGIS_BIN)/python ]; then \
+	    QT_QPA_PLATFORM=offscreen GEOALIGN_TEST_PYTHON=$(CURDIR)/$(BIN)/python \
+	    $(QGIS_BIN)/python -m pytest -c tests/qgis/pytest.ini --confcutdir=tests/qgis tests/qgis; \
+	fi
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -25,6 +37,15 @@ bench: setup-dev
 	$(BIN)/python benchmarks/embed.py
 	$(BIN)/python benchmarks/requery.py
 
+plugin:
+	@python3 .ci/plugin build
+
+plugin-install:
+	@python3 .ci/plugin install
+
+translations:
+	@python3 .ci/translations
+
 setup:
 	@sh .ci/setup core
 
@@ -32,4 +53,4 @@ setup-dev:
 	@sh .ci/setup dev
 
 clean:
-	rm -rf $(VENV) $(DEMO) samples/*.geoalign
+	rm -rf $(VENV) .venv-qgis dist $(DEMO) samples/*.geoalign

@@ -1,0 +1,1 @@
+"""GeoAlign in the Processing toolbox, in models, batches, ``qgis_process`` and scripts."""
