@@ -2,8 +2,8 @@
 
     python3 docs/desktop.py OUT.png [--dark] [--question "trees"]
 
-Needs QGIS and xvfb-run; the engine is the one of ``GEOALIGN_PYTHON``, else of this repository's ``.venv``. With
-``--inside``, it is the script that runs in that QGIS.
+Needs QGIS and xvfb-run; the engine is the one of ``GEOALIGN_PYTHON``, else of this repository's ``.venv``. QGIS
+runs this very file again, inside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
 PROFILE = """[PythonPlugins]
 geoalign=true
 [UI]
@@ -34,31 +33,35 @@ PATIENCE_S = 120
 
 def outside(arguments: argparse.Namespace) -> int:
     """Lay out a profile with the plugin and start QGIS in it."""
+    here = Path(__file__).resolve()
+    repo = here.parents[1]
     with tempfile.TemporaryDirectory(prefix="geoalign-desktop-") as folder:
         profile = Path(folder) / "profiles" / "default"
         (profile / "QGIS").mkdir(parents=True)
         theme = "Night Mapping" if arguments.dark else "default"
         (profile / "QGIS" / "QGIS3.ini").write_text(PROFILE.format(theme=theme))
         subprocess.run(
-            [sys.executable, str(REPO / ".ci" / "plugin"), "install", str(profile)], check=True, stdout=subprocess.DEVNULL
+            [sys.executable, str(repo / ".ci" / "plugin"), "install", str(profile)],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
-        image = shutil.copy(REPO / "samples" / "canal.tif", folder)
+        image = shutil.copy(repo / "samples" / "canal.tif", folder)
         job = {"out": str(Path(arguments.out).resolve()), "image": image, "question": arguments.question}
         environment = {
             **os.environ,
             "PATH": "/usr/bin:/bin",
             "GEOALIGN_DESKTOP": json.dumps(job),
-            "GEOALIGN_PYTHON": os.environ.get("GEOALIGN_PYTHON") or str(REPO / ".venv" / "bin" / "python"),
+            "GEOALIGN_PYTHON": os.environ.get("GEOALIGN_PYTHON") or str(repo / ".venv" / "bin" / "python"),
         }
         command = ["xvfb-run", "-a", "-s", f"-screen 0 {arguments.size}x24", "qgis", "--nologo", "--noversioncheck"]
-        command += ["--profiles-path", folder, "--code", str(Path(__file__).resolve())]
+        command += ["--profiles-path", folder, "--code", str(here)]
         return subprocess.run(command, env=environment, timeout=PATIENCE_S + 60, check=False).returncode
 
 
 def inside() -> None:
     """Open the image and the panel, ask, wait for the answer, take the picture."""
     from qgis.core import QgsProject, QgsRasterLayer
-    from qgis.PyQt.QtCore import QTimer
+    from qgis.PyQt.QtCore import Qt, QTimer
     from qgis.PyQt.QtWidgets import QApplication, QDockWidget, QToolBar
     from qgis.utils import iface, plugins
 
@@ -85,8 +88,8 @@ def inside() -> None:
         plugin = plugins["geoalign"]
         plugin.show_panel()
         controller = plugin.controller
-        window.resize(*(QApplication.primaryScreen().size().width(), QApplication.primaryScreen().size().height()))
-        window.resizeDocks([controller.dock], [400], __import__("qgis.PyQt.QtCore").PyQt.QtCore.Qt.Orientation.Horizontal)
+        window.resize(QApplication.primaryScreen().size())
+        window.resizeDocks([controller.dock], [400], Qt.Orientation.Horizontal)
         controller.dock.set_where("layer")
         plugin.ask(job["question"])
         QTimer.singleShot(500, wait)

@@ -346,7 +346,7 @@ def ask_examples(
         model = fit_examples(prepared.index, include, exclude, images=images)
     with prepared.timed("scan"):
         maps = score_maps(prepared.index, model.query, area=prepared.area, progress=progress, cancel=cancel)
-        odds = model.log_odds(join_levels(maps)[0])
+        odds = model.log_odds(prepared.index, maps[0], join_levels(maps)[0])
         notes = resolution_notes(prepared)
         if text is not None:
             texts = encode_queries(prepared.encoder, [text])

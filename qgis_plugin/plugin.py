@@ -103,6 +103,7 @@ class GeoAlignPlugin:
             self.controller.close()
             self.iface.removeDockWidget(self.controller.dock)
             self.controller.dock.deleteLater()
+            self.controller.deleteLater()
             self.controller = None
         if self.open_action is not None:
             QCoreApplication.instance().aboutToQuit.disconnect(self.stop_engine)

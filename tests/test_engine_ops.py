@@ -124,8 +124,8 @@ def test_examples_refit_without_embedding(engine, asked, canal, tmp_path):
     with rasterio.open(tmp_path / "wrong.tif") as raster, rasterio.open(asked[0] / "water.tif") as plain:
         place = raster.index(x + 84, y + 84)
         less, more = raster.read(1), plain.read(1)
-        assert less[place] < 0.5 * more[place]
-        assert (less <= more + 1e-5)[np.isfinite(less)].all()
+        assert less[place] < 0.5 < more[place]
+        assert np.nanmean(np.abs(less - more)) < 0.1
     assert wrong["counts"] == {}
     assert engine.failure("ask", **{**common, "query": None}, exclude=[square(x, y, 5)], stem="x")["code"] == "query"
     far = engine.failure("ask", **common, include=[square(0, 0, 5)], stem="x")

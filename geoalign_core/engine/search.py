@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoalign_core.answer import Prepared, heat_lattice, resolution_notes
-from geoalign_core.grounding.examples import draw_background, fit_examples, fit_unlike
+from geoalign_core.grounding.correction import fit_correction
+from geoalign_core.grounding.examples import BACKGROUND_ROWS, fit_examples
 from geoalign_core.grounding.heatmap import join_levels
 from geoalign_core.grounding.relevance import log_odds
 from geoalign_core.grounding.text import clean_query, encode_queries
-from geoalign_core.indexing import LinearQuery, score_maps
+from geoalign_core.indexing import LinearQuery, draw_rows, score_maps
 
 if TYPE_CHECKING:
     import shapely
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from geoalign_core.engine.job import Job
     from geoalign_core.engine.session import Opened
     from geoalign_core.grounding.heatmap import Heatmap
-    from geoalign_core.indexing import Index, ScoreMap
+    from geoalign_core.indexing import DrawnRows, Index, ScoreMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def text_scores(prepared: Prepared, queries: tuple[str, ...], avoid: tuple[str, 
 
 
 def ask_scores(opened: Opened, index: Index, args: AskArgs, job: Job) -> Scores:
-    """Score what is asked for: words, examples, or the mean of both; less what is marked as wrong."""
+    """Score what is asked for: words, examples, or words corrected by examples."""
     prepared = prepared_of(opened, index, args.target.area)
     area = b"" if args.target.area is None else args.target.area.wkb
     words = None
@@ -63,39 +64,34 @@ def ask_scores(opened: Opened, index: Index, args: AskArgs, job: Job) -> Scores:
         words = opened.answers.recall(key)
         if words is None:
             words = opened.answers.keep(key, text_scores(prepared, (clean_query(args.query),), args.avoid, job))
-    if args.include:
-        shown = _example_scores(opened, prepared, args, job)
-        if words is None:
-            return shown
-        return Scores(words.cells, (words.odds + shown.odds) / 2, words.logits, words.notes)
-    if words is None or not args.exclude:
-        return words if words is not None else _example_scores(opened, prepared, args, job)
-    unlike = fit_unlike(index, args.exclude, _background(opened, index))
-    maps = score_maps(index, unlike.query, area=prepared.area, cancel=job.token)
+    if words is None:
+        return _example_scores(opened, prepared, args, job)
+    if not args.include and not args.exclude:
+        return words
+    background = _background(opened, index)
+    query = fit_correction(index, words.cells, words.odds[0], args.include, args.exclude, background)
+    maps = score_maps(index, query, area=prepared.area, cancel=job.token)
     # The finest level alone: what was marked is small, and beside it at a coarser level lies what was not.
-    return Scores(words.cells, words.odds + unlike.log_odds(maps[0].scores), words.logits, words.notes)
+    return Scores(words.cells, words.odds + maps[0].scores, words.logits, words.notes)
 
 
-def _background(opened: Opened, index: Index) -> NDArray[np.float32]:
+def _background(opened: Opened, index: Index) -> DrawnRows:
     """Return rows drawn from the whole map, the same ones for every try."""
     rows = opened.answers.recall("background")
-    return opened.answers.keep("background", draw_background(index)) if rows is None else rows
+    return opened.answers.keep("background", draw_rows(index, BACKGROUND_ROWS, seed=0)) if rows is None else rows
 
 
 def _example_scores(opened: Opened, prepared: Prepared, args: AskArgs, job: Job) -> Scores:
     index = prepared.index
-    model = fit_examples(index, args.include, args.exclude, background=_background(opened, index))
+    model = fit_examples(index, args.include, args.exclude, background=_background(opened, index).features)
     maps = score_maps(index, model.query, area=prepared.area, progress=job.progress, cancel=job.token)
-    odds = model.log_odds(join_levels(maps)[:1])
+    odds = model.log_odds(index, maps[0], join_levels(maps)[0])[None]
     return Scores(maps[0], odds, np.zeros((0, *odds.shape[1:]), np.float32))
 
 
 def heatmap_of(prepared: Prepared, scores: Scores) -> Heatmap:
     """Turn the scores of one question into a heatmap."""
-    heat = heat_lattice(prepared, scores.cells).heatmap(scores.odds[0], area=prepared.area)
-    # NaN has two signs, and blocks of nothing else come back from the disk with the other one.
-    heat.values[np.isnan(heat.values)] = np.nan
-    return heat
+    return heat_lattice(prepared, scores.cells).heatmap(scores.odds[0], area=prepared.area)
 
 
 def notes_of(prepared: Prepared, scores: Scores) -> list[str]:

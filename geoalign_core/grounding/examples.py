@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import logit
 
 from geoalign_core.errors import ExamplesError
-from geoalign_core.indexing import LinearQuery, rows_in_boxes, sample_rows
+from geoalign_core.indexing import LinearQuery, cells_of_place, rows_in_boxes, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoalign_core.answer import Prepared
+    from geoalign_core.indexing.search import ScoreMap
     from geoalign_core.indexing.store import Index
     from tiling.info import RasterInfo
 
@@ -31,8 +32,6 @@ BACKGROUND_ROWS = 4000
 _EXAMPLE_MAX_PX = 1024
 _SEED = 0
 _REGULARISATION = 10.0
-_UNLIKE_ROWS = 24
-"""Rows that stand for all that was marked as wrong; each costs one more score map."""
 _SAME = 0.9999
 """Rows with this cosine are one and the same."""
 
@@ -46,16 +45,26 @@ class ExampleModel:
     """``cosine`` or ``classifier``."""
     typical: float
     """For ``cosine``: the median cosine of the map with the example, which gets a score near 0."""
+    places: tuple[shapely.Geometry, ...] = ()
+    """Where the examples lie on the map."""
 
-    def log_odds(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def log_odds(self, index: Index, cells: ScoreMap, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn the scanned values into log-odds of the score.
 
-        A classifier's value is its log-odds. A cosine c becomes the score (c − m) / (1 − m) with m the typical
-        cosine, so that 0.5 is half-way between ordinary ground and the example itself.
+        A classifier's value is its log-odds. A cosine c becomes the score (c − m) / (s − m) with m the typical
+        cosine and s that of the example's own place on the joined map (1 for an example from elsewhere), so that 0.5
+        is half-way between ordinary ground and the example itself.
+
+        Args:
+            index: The index.
+            cells: The finest level's map, for its place on the lattice.
+            values: (rows, cols) joined values on that map.
         """
         if self.kind == "classifier":
             return values
-        share = (values - self.typical) / max(1.0 - self.typical, 1e-6)
+        own = [value for place in self.places if (value := _at_place(index, cells, values, place)) > self.typical]
+        itself = sum(own) / len(own) if own else 1.0
+        share = (values - self.typical) / max(itself - self.typical, 1e-6)
         return logit(np.clip(share, 1e-4, 1 - 1e-4)).astype(np.float32)
 
 
@@ -76,7 +85,7 @@ def fit_examples(
         exclude: Places that must not be found.
         images: Raw patch vectors (n, C) of examples from elsewhere, one array each (:func:`example_image`).
         area: Where the background is drawn from; the whole map by default.
-        background: Rows of :func:`draw_background`, when they are at hand; ``area`` does not count then. A few of
+        background: Rows drawn from the whole map, when they are at hand; ``area`` does not count then. A few of
             them may lie in the examples.
 
     Raises:
@@ -95,7 +104,8 @@ def fit_examples(
         example = wanted.mean(axis=0)
         example /= max(float(np.linalg.norm(example)), 1e-12)
         typical = float(np.median(background @ example)) if len(background) else 0.0
-        return ExampleModel(LinearQuery.from_raw(example[None], np.zeros(1, np.float32)), "cosine", typical)
+        query = LinearQuery.from_raw(example[None], np.zeros(1, np.float32))
+        return ExampleModel(query, "cosine", typical, tuple(include))
     negatives = np.concatenate([unwanted, background])
     if not negatives.size:
         raise ExamplesError(
@@ -105,9 +115,13 @@ def fit_examples(
     return _classifier(wanted, unwanted, background)
 
 
-def draw_background(index: Index) -> NDArray[np.float32]:
-    """Draw the rows of the whole map that stand for everything that is not looked for, the same ones each time."""
-    return sample_rows(index, BACKGROUND_ROWS, seed=_SEED)
+def _at_place(index: Index, cells: ScoreMap, values: NDArray[np.float32], place: shapely.Geometry) -> float:
+    """Return the mean value of the map's cells in a place; NaN when it has none there."""
+    row, col = (cells_of_place(index, place) - (cells.row_off, cells.col_off)).T
+    on = (row >= 0) & (col >= 0) & (row < values.shape[0]) & (col < values.shape[1])
+    found = values[row[on], col[on]]
+    found = found[np.isfinite(found)]
+    return float(found.mean()) if found.size else float("nan")
 
 
 def _apart_from(background: NDArray[np.float32], *marked: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,42 +131,6 @@ def _apart_from(background: NDArray[np.float32], *marked: NDArray[np.float32]) -
         for start in range(0, len(rows), BACKGROUND_ROWS):
             kept &= (background @ rows[start : start + BACKGROUND_ROWS].T).max(axis=1, initial=-1.0) < _SAME
     return background[kept]
-
-
-@dataclass(frozen=True, slots=True)
-class UnlikeModel:
-    """What was marked as wrong, as a penalty on log-odds that works without any right example."""
-
-    query: LinearQuery
-    """One cosine per marked row."""
-    typical: NDArray[np.float32]
-    """(Q,) median cosine of the map with each."""
-
-    def log_odds(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return log(1 − share), (1, rows, cols): about 0 on ordinary ground, far below on what was marked.
-
-        The share is that of :meth:`ExampleModel.log_odds`, of the marked row that is most alike.
-        """
-        typical = self.typical[:, None, None]
-        share = ((values - typical) / np.maximum(1.0 - typical, 1e-6)).max(axis=0, keepdims=True)
-        return np.log1p(-np.clip(share, 0.0, 1 - 1e-4)).astype(np.float32)
-
-
-def fit_unlike(index: Index, exclude: Sequence[shapely.Geometry], background: NDArray[np.float32]) -> UnlikeModel:
-    """Fit what the answers should not look like, when nothing says what they should.
-
-    Args:
-        index: The index of the raster.
-        exclude: Places that must not be found, in the raster's CRS.
-        background: Rows of :func:`draw_background`.
-
-    Raises:
-        ExamplesError: A place misses every indexed patch.
-    """
-    rows = _rows(index, exclude, "excluded example")
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, _UNLIKE_ROWS).astype(int))]
-    typical = np.median(background @ rows.T, axis=0) if len(background) else np.zeros(len(rows))
-    return UnlikeModel(LinearQuery.from_raw(rows), typical.astype(np.float32))
 
 
 def _classifier(

@@ -44,5 +44,7 @@ def log_odds(cosines: NDArray[np.float32], competes: NDArray[np.bool_], logit_sc
 
 
 def score(odds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the score 0..1 of log-odds."""
-    return expit(odds).astype(np.float32)
+    """Return the score 0..1 of log-odds; NaN stays NaN, always with the same bits, since files are compared by them."""
+    scores = expit(odds).astype(np.float32)
+    scores[np.isnan(scores)] = np.nan
+    return scores

@@ -55,6 +55,15 @@ def rows_in_boxes(index: Index, boxes: Sequence[BaseGeometry], *, level: int = 0
     return BoxRows(np.concatenate(features), np.concatenate(numbers))
 
 
+class DrawnRows(NamedTuple):
+    """N rows drawn from all over an index."""
+
+    features: NDArray[np.float32]
+    """(N, C) dequantised rows."""
+    cells: NDArray[np.int64]
+    """(N, 2) row and column of each one's cell on the level's lattice."""
+
+
 def sample_rows(
     index: Index,
     n: int,
@@ -77,6 +86,19 @@ def sample_rows(
     Returns:
         (N, C) dequantised float32, in the order of the index.
     """
+    return draw_rows(index, n, seed=seed, level=level, area=area, exclude=exclude).features
+
+
+def draw_rows(
+    index: Index,
+    n: int,
+    *,
+    seed: int,
+    level: int = 0,
+    area: BaseGeometry | None = None,
+    exclude: Sequence[BaseGeometry] = (),
+) -> DrawnRows:
+    """Draw rows as :func:`sample_rows` does, and tell where they lie."""
     entries = index.level_shards(level)
     total = sum(entry.rows for entry in entries)
     spec = index.spec.levels[level]
@@ -97,8 +119,17 @@ def sample_rows(
     rank = np.empty(len(drawn), np.int64)
     rank[np.argsort(drawn, kind="stable")] = np.arange(len(drawn))
     chosen = order[np.sort(rank[good[rank]][:n])]
-    parts = [_dequantised(index.arrays(entry.id), rows) for entry, rows in _by_shard(entries, chosen)]
-    return np.concatenate([np.zeros((0, index.spec.channels), np.float32), *parts])
+    features, cells = [np.zeros((0, index.spec.channels), np.float32)], [np.zeros((0, 2), np.int64)]
+    for entry, rows in _by_shard(entries, chosen):
+        features.append(_dequantised(index.arrays(entry.id), rows))
+        cells.append(_cells_of_rows(spec, entry, rows))
+    return DrawnRows(np.concatenate(features), np.concatenate(cells))
+
+
+def cells_of_place(index: Index, place: BaseGeometry, *, level: int = 0) -> NDArray[np.int64]:
+    """Return (N, 2) row and column of the cells whose rows :func:`rows_in_boxes` takes for a place."""
+    top, left, inside = _cells_of_box(index.spec.levels[level], place)
+    return np.argwhere(inside) + np.array([top, left])
 
 
 def _dequantised(shard: ShardArrays, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -165,12 +196,17 @@ def _usable(index: Index, spec: LevelSpec, entry: ShardEntry, rows: NDArray[np.i
     good = np.asarray(index.arrays(entry.id).valid[rows] >= _HALF_VALID)
     if not within:
         return good
-    places = np.array(entry.windows())
-    per_window, width = entry.shape.rows_per_window, spec.window_cells[1]
-    window, cell = np.divmod(rows, per_window)
-    y = spec.window_rows_px[places[window, 0]] // spec.patch_px + cell // width + 0.5
-    x = spec.window_cols_px[places[window, 1]] // spec.patch_px + cell % width + 0.5
+    y, x = (_cells_of_rows(spec, entry, rows) + 0.5).T
     for shape, wanted in within:
         shapely.prepare(shape)
         good &= shapely.intersects_xy(shape, x, y) == wanted
     return good
+
+
+def _cells_of_rows(spec: LevelSpec, entry: ShardEntry, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (N, 2) row and column on the level's lattice of rows of a shard."""
+    places = np.array(entry.windows())
+    window, cell = np.divmod(rows, entry.shape.rows_per_window)
+    y = spec.window_rows_px[places[window, 0]] // spec.patch_px + cell // spec.window_cells[1]
+    x = spec.window_cols_px[places[window, 1]] // spec.patch_px + cell % spec.window_cells[1]
+    return np.column_stack([y, x]).astype(np.int64)

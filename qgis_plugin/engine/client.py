@@ -94,7 +94,7 @@ class EngineClient(QObject):
         choice: The engine that is or would be started.
     """
 
-    stateChanged = pyqtSignal(str)  # noqa: N815 - Qt's naming
+    stateChanged = pyqtSignal(str)
 
     def __init__(self, settings: Settings, parent: QObject | None = None) -> None:
         super().__init__(parent)

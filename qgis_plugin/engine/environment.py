@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, Mapping
+from collections.abc import Mapping
+from typing import Callable
 
 DROPPED = frozenset({
     "PYTHONHOME", "PYTHONPATH", "PYTHONEXECUTABLE", "PYTHONUSERBASE", "PYTHONSTARTUP", "PYTHONINSPECT", "VIRTUAL_ENV",

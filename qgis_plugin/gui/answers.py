@@ -80,12 +80,14 @@ class AnswerView(QObject):
         self.question, self.title = question, title
         self.marks = Marks(question)
         self._layer = layer
-        self._group = AnswerGroup.find(QgsProject.instance(), question.id)
+        self._group = AnswerGroup.find(QgsProject.instance(), question.id, files=question.files)
 
     def close(self) -> None:
         """Turn away from the question; its layers stay."""
         self._thumbnails.cancel()
         self._later.stop()
+        if self._group is not None:
+            self._group.clear_highlight()
         self.question = self.marks = self._group = self._layer = None
         self._matches, self._selected = [], None
 

@@ -68,13 +68,12 @@ class Asker(QObject):
             threshold_pct=DEFAULT_THRESHOLD_PCT, include=tuple(include), layer_id=layer.id(), **now,
         )  # fmt: skip
 
-    def ask(self, question: Question, title: str, marks: dict[str, Any], *, refit: bool = False) -> None:
+    def ask(self, question: Question, title: str, *, refit: bool = False) -> None:
         """Run a question.
 
         Args:
             question: What to ask.
             title: Its name.
-            marks: ``include`` and ``exclude`` for the engine.
             refit: Only the examples have changed since the last time.
         """
         layer = layer_of(question)
@@ -88,7 +87,8 @@ class Asker(QObject):
         # Files that QGIS shows cannot be replaced everywhere, so every answer gets a name of its own.
         question = replace(question, revision=question.revision + bool(question.files))
         args = {
-            "query": question.text or None, "avoid": list(question.avoid), **marks, "out": plan.folder,
+            "query": question.text or None, "avoid": list(question.avoid), "include": list(question.include),
+            "exclude": list(question.exclude), "out": plan.folder,
             "stem": stem_for(question.text or title, question.id, question.revision),
             "min_area_m2": options_of(question).min_area_m2,
         }  # fmt: skip

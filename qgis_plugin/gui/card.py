@@ -88,7 +88,7 @@ class CardWidget(QWidget):
         link = look.readable(self.palette().color(QPalette.ColorRole.Link), look.card_ground(ground, text), 4.5)
         self.links.setText(self._link_text(link.name()))
 
-    def paintEvent(self, _event: object) -> None:  # noqa: N802
+    def paintEvent(self, _event: object) -> None:
         """Paint a rounded ground that stands out in every theme."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qgis.gui import QgsProjectionSelectionDialog
 from qgis.PyQt.QtWidgets import QDialog, QWidget
 
-from ..engine.install import managed_folder, plan_install
+from ..engine.install import plan_install
 from ..engine.protocol import EngineError, Progress
 from ..words import tr
 from . import states
@@ -42,7 +42,8 @@ def bad_layer(source: LayerSource) -> View:
 def engine_view(client: EngineClient, settings: Settings) -> View | None:
     """The view for an engine that cannot be asked now, None for one that can."""
     if client.state == "none":
-        return states.no_engine(plan_install(settings).size_mb, str(managed_folder()))
+        plan = plan_install(settings)
+        return states.no_engine(plan.size_mb, plan.folder)
     if client.state in ("stopped", "wrong"):
         return states.stopped(client.problem)
     if client.state in ("starting", "idle"):

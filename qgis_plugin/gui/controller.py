@@ -12,7 +12,7 @@ from qgis.PyQt.QtWidgets import QApplication, QFileDialog
 from ..engine.client import EngineClient
 from ..engine.protocol import EngineError
 from ..engine.report import engine_report
-from ..layers.export import ExportProblem
+from ..layers.export import ExportError
 from ..settings import Settings
 from ..words import tr
 from . import cards, states
@@ -50,6 +50,7 @@ class AskController(QObject):
         self.teacher = Teacher(self.dock, self.answers, self.asker, self.tools, self.runner, self)
         self.saved = SavedQuestions(self)
         self._searched = ""
+        self._greeted: dict[str, Any] | None = None
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
@@ -133,7 +134,7 @@ class AskController(QObject):
         except PlanError as problem:
             self.runner.fail(problem.error)
             return
-        self.asker.ask(question, self.saved.title(question), {"include": question.include, "exclude": question.exclude})
+        self.asker.ask(question, self.saved.title(question))
 
     def _show(self, question: Question, result: dict[str, Any]) -> None:
         """Put an answer on the map, also one that is not complete yet."""
@@ -280,7 +281,7 @@ class AskController(QObject):
         path = path if path.lower().endswith((".gpkg", ".shp", ".geojson")) else path + suffix
         try:
             self.answers.export(path)
-        except ExportProblem as problem:
+        except ExportError as problem:
             self.runner.fail(EngineError("output", str(problem), tr("Choose another folder or name.")))
             return
         self.iface.messageBar().pushMessage(
@@ -326,9 +327,14 @@ class AskController(QObject):
             self.asker.look()
 
     def _engine_changed(self, state: str) -> None:
-        if state == "ready" and self.client.hello is not None:
-            devices = self.client.hello.get("devices") or []
-            self.dock.set_choices(self.client.hello.get("models") or [], devices)
+        if state == "ready" and self.client.hello is not self._greeted:
+            # The devices are known only when torch is loaded, which also makes the first question quicker.
+            self._greeted = self.client.hello
+            self.client.request("status", {}).finished.connect(self._offer_choices)
+        self.refresh()
+
+    def _offer_choices(self, status: dict[str, Any]) -> None:
+        self.dock.set_choices(status.get("models") or [], status.get("devices") or [])
         self.refresh()
 
     def _turn_to(self, question: Question | None) -> None:

@@ -32,7 +32,7 @@ def button_rects(row: QRect) -> dict[str, QRect]:
 class MatchDelegate(QStyledItemDelegate):
     """Paints a row from the model's roles; buttons are seen on the selected row and under the pointer."""
 
-    def sizeHint(self, option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:  # noqa: N802
+    def sizeHint(self, option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:
         """All rows are equally high."""
         return QSize(120, max(THUMB_PX, 2 * option.fontMetrics.height() + 4) + 2 * PAD)
 

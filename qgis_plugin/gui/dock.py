@@ -177,7 +177,7 @@ class AskDock(QgsDockWidget):
 
     # Qt
 
-    def sizeHint(self) -> QSize:  # noqa: N802
+    def sizeHint(self) -> QSize:
         """Open wide enough for all words."""
         return QSize(WIDTH, HEIGHT)
 
@@ -188,7 +188,7 @@ class AskDock(QgsDockWidget):
             return True
         return super().event(event)
 
-    def keyPressEvent(self, event) -> None:  # noqa: N802, ANN001
+    def keyPressEvent(self, event) -> None:  # noqa: ANN001
         """Esc stops a run or leaves the map tool, F1 opens the help."""
         if not self._takes(event.key()):
             super().keyPressEvent(event)
@@ -199,7 +199,7 @@ class AskDock(QgsDockWidget):
         else:
             self._leave_tools()
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+    def changeEvent(self, event: QEvent) -> None:
         """Draw the icons again in the colours of a new theme."""
         super().changeEvent(event)
         if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange):

@@ -81,7 +81,7 @@ class EngineDialog(QDialog):
             self._client.configure(self._settings)
         super().reject()
 
-    def showEvent(self, event) -> None:  # noqa: N802, ANN001
+    def showEvent(self, event) -> None:  # noqa: ANN001
         """The theme's colours are known now."""
         super().showEvent(event)
         for edit in (self.command.lineEdit(), self.install_box.wheels.lineEdit(), self.address):

@@ -68,11 +68,11 @@ class Histogram(QWidget):
 
     # Qt
 
-    def sizeHint(self) -> QSize:  # noqa: N802
+    def sizeHint(self) -> QSize:
         """Be as wide as the panel."""
         return QSize(240, HEIGHT_PX)
 
-    def paintEvent(self, _event: object) -> None:  # noqa: N802
+    def paintEvent(self, _event: object) -> None:
         """Paint bars, base line, cut and focus."""
         painter = QPainter(self)
         ground, text = look.scene(self)
@@ -92,12 +92,12 @@ class Histogram(QWidget):
             painter.setPen(QPen(self._bright(ground), 1.2, Qt.PenStyle.DotLine))
             painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), 3, 3)
 
-    def mousePressEvent(self, event) -> None:  # noqa: N802, ANN001
+    def mousePressEvent(self, event) -> None:  # noqa: ANN001
         """Take hold of the cut."""
         if event.button() == Qt.MouseButton.LeftButton:
             self._drag_to(_x_of(event))
 
-    def mouseMoveEvent(self, event) -> None:  # noqa: N802, ANN001
+    def mouseMoveEvent(self, event) -> None:  # noqa: ANN001
         """Drag the cut; near it the pointer says so."""
         x = _x_of(event)
         near = abs(x - self._x(self._percent / 100)) <= 6
@@ -105,7 +105,7 @@ class Histogram(QWidget):
         if event.buttons() & Qt.MouseButton.LeftButton:
             self._drag_to(x)
 
-    def keyPressEvent(self, event) -> None:  # noqa: N802, ANN001
+    def keyPressEvent(self, event) -> None:  # noqa: ANN001
         """Arrow keys move the cut by one step, Page keys by four."""
         step = KEYS.get(event.key())
         if step is None:

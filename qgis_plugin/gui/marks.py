@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from qgis.core import QgsPointXY
 
     from ..layers.project import Question
-    from ..layers.results import Match
-
-IMPLIED = 3
-"""How many of the best matches stand for what is right while the user has only said what is wrong."""
 
 Places = tuple[dict[str, Any], ...]
 
@@ -64,17 +60,3 @@ class Marks:
     def applied(self, question: Question) -> Question:
         """Return the question with these examples."""
         return replace(question, include=self.include, exclude=self.exclude)
-
-
-def examples_for(question: Question, matches: list[Match]) -> dict[str, Any]:
-    """Return ``include`` and ``exclude`` for the engine.
-
-    While only wrong places are marked, the best of the other matches stand for what is right: a classifier needs both
-    sides, and nobody should have to confirm the obvious first.
-    """
-    include = list(question.include)
-    if not include and question.exclude:
-        wrong = Marks(question)
-        others = [match for match in matches if not wrong.verdict_at(match.center)]
-        include = [geojson(match.geometry) for match in others[:IMPLIED]]
-    return {"include": include, "exclude": list(question.exclude)}

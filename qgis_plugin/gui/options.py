@@ -76,7 +76,7 @@ class OptionsBox(QgsCollapsibleGroupBox):
             box.setEnabled(layer is not None)
         self._silent = False
 
-    def showEvent(self, event) -> None:  # noqa: N802, ANN001
+    def showEvent(self, event) -> None:  # noqa: ANN001
         """The colours are known once the box has its place."""
         super().showEvent(event)
         self.repaint_icon()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from qgis.core import QgsProject
 
 from ..engine.protocol import EngineError
-from ..layers.area import AreaProblem, area_of
-from ..layers.folders import results_folder
-from ..layers.render import RenderPlan, RenderProblem, plan_render
+from ..layers.area import AreaError, area_of
+from ..layers.folders import results_folder, stem_for
+from ..layers.render import RenderError, RenderPlan, plan_render
 from ..layers.source import LayerSource, describe
 from .model import SearchOptions
 
@@ -66,7 +66,7 @@ def area_in(
     """
     try:
         return area_of(where, source, canvas, selection=selection, rectangle=rectangle)
-    except AreaProblem as problem:
+    except AreaError as problem:
         raise PlanError(str(problem)) from problem
 
 
@@ -96,9 +96,9 @@ def plan_for(question: Question, layer: QgsRasterLayer) -> Plan:
         return replace(plan, request_source=source.request_source(drawn))
     try:
         render = plan_render(layer, question.area, options.gsd_m)
-    except RenderProblem as problem:
+    except RenderError as problem:
         raise PlanError(str(problem)) from problem
-    return replace(plan, render=render, picture=f"{folder}/{source.name[:24]}-{question.id}-image.tif")
+    return replace(plan, render=render, picture=f"{folder}/{stem_for(source.name, question.id)}-image.tif")
 
 
 def _look(options: SearchOptions, source: LayerSource) -> dict[str, Any]:

@@ -45,12 +45,12 @@ class QuestionEdit(QgsFilterLineEdit):
         """Make the placeholder readable where a theme paints grey on grey."""
         look.clear_placeholder(self)
 
-    def showEvent(self, event) -> None:  # noqa: N802, ANN001
+    def showEvent(self, event) -> None:  # noqa: ANN001
         """The colours are known once the line has its place."""
         super().showEvent(event)
         self.repaint_icon()
 
-    def keyPressEvent(self, event) -> None:  # noqa: N802, ANN001
+    def keyPressEvent(self, event) -> None:  # noqa: ANN001
         """Alt+Down opens the list, everything else is typing."""
         alt = bool(event.modifiers() & Qt.KeyboardModifier.AltModifier)
         if alt and event.key() == Qt.Key.Key_Down:
@@ -108,7 +108,7 @@ class QuestionRow(QWidget):
         self.button.setToolTip(tr("Stop (Esc)") if mode == "stop" else tr("Search the image (Return)"))
         self.button.setEnabled(mode != "off")
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+    def changeEvent(self, event: QEvent) -> None:
         """Keep both words in the button when the font changes."""
         super().changeEvent(event)
         if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):

@@ -63,7 +63,7 @@ class MatchModel(QAbstractListModel):
         place = self._where.get(result_id)
         return QModelIndex() if place is None else self.index(place, 0)
 
-    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008
+    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008
         """Return the number of rows."""
         return 0 if parent.isValid() else len(self._rows)
 
@@ -72,19 +72,16 @@ class MatchModel(QAbstractListModel):
         if not index.isValid() or index.row() >= len(self._rows):
             return None
         row = self._rows[index.row()]
-        if role == ID_ROLE:
-            return row.id
-        if role == SCORE_ROLE:
-            return row.score
-        if role == VERDICT_ROLE:
-            return row.verdict
-        if role == THUMB_ROLE:
-            return self._thumbs.get(row.id)
-        if role in (PLACE_ROLE, Qt.ItemDataRole.ToolTipRole):
-            return row.place
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.AccessibleTextRole):
             return self._spoken(index.row(), row)
-        return None
+        return {
+            ID_ROLE: row.id,
+            SCORE_ROLE: row.score,
+            VERDICT_ROLE: row.verdict,
+            THUMB_ROLE: self._thumbs.get(row.id),
+            PLACE_ROLE: row.place,
+            Qt.ItemDataRole.ToolTipRole: row.place,
+        }.get(role)
 
     def _spoken(self, place: int, row: Row) -> str:
         text = tr("Match {number}: {score}, {place}").format(
@@ -158,11 +155,11 @@ class MatchList(QListView):
             return True
         return super().event(event)
 
-    def sizeHint(self) -> QSize:  # noqa: N802
+    def sizeHint(self) -> QSize:
         """Ask for little: the list takes what the rest of the panel leaves."""
         return QSize(240, LEAST_PX)
 
-    def keyPressEvent(self, event) -> None:  # noqa: N802, ANN001
+    def keyPressEvent(self, event) -> None:  # noqa: ANN001
         """Judge, zoom and step by keyboard."""
         key, current = event.key(), self.current_id()
         if not self._knows(event):
@@ -176,12 +173,12 @@ class MatchList(QListView):
         else:
             self.marked.emit(current, VERDICT_KEYS[key])
 
-    def mousePressEvent(self, event) -> None:  # noqa: N802, ANN001
+    def mousePressEvent(self, event) -> None:  # noqa: ANN001
         """A press on a button of a row is not a selection."""
         if event.button() != Qt.MouseButton.LeftButton or self._button_at(event.pos()) is None:
             super().mousePressEvent(event)
 
-    def mouseReleaseEvent(self, event) -> None:  # noqa: N802, ANN001
+    def mouseReleaseEvent(self, event) -> None:  # noqa: ANN001
         """Judge by a row's buttons; a click elsewhere on the row zooms."""
         if event.button() != Qt.MouseButton.LeftButton:
             super().mouseReleaseEvent(event)
@@ -195,7 +192,7 @@ class MatchList(QListView):
         if index.isValid():
             self.zoomRequested.emit(index.data(ID_ROLE))
 
-    def viewportEvent(self, event: QEvent) -> bool:  # noqa: N802
+    def viewportEvent(self, event: QEvent) -> bool:
         """Name the buttons of a row in their tool tips."""
         if event.type() == QEvent.Type.ToolTip:
             verdict = self._button_at(event.pos())
@@ -205,7 +202,7 @@ class MatchList(QListView):
                 return True
         return super().viewportEvent(event)
 
-    def contextMenuEvent(self, event) -> None:  # noqa: N802, ANN001
+    def contextMenuEvent(self, event) -> None:  # noqa: ANN001
         """Offer everything that can be done with a match."""
         index = self.indexAt(event.pos())
         if not index.isValid():

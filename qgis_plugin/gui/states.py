@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from ..words import tr
+from .model import THRESHOLD_MIN
 
 
 class State(enum.Enum):
@@ -197,7 +198,7 @@ def results(footer: str = "") -> View:
 def empty(threshold_pct: int, best_score: float | None, footer: str = "") -> View:
     """No region reaches the limit."""
     title = tr("No match above {limit}").format(limit=f"{threshold_pct / 100:.2f}")
-    if not best_score:
+    if not best_score or 100 * best_score < THRESHOLD_MIN:
         card = Card("empty", title, tr("Try other words, or a larger area."))
         return View(State.EMPTY, card, results=True, footer=footer)
     text = tr("Best match: {score}. Lower the limit, or try other words.").format(score=f"{best_score:.2f}")

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from qgis.core import QgsCoordinateTransform, QgsCsException, QgsGeometry, QgsProject
 from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
-from ..layers.area import AreaProblem, geojson
+from ..layers.area import AreaError, geojson
 from ..layers.tools import mark_geometry
 from ..words import tr
 from .asking import layer_of
 from .map_tools import selected_places
-from .marks import examples_for
 from .plan import PlanError, options_of, source_of
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Teacher(QObject):
         map_crs = self._tools.canvas.mapSettings().destinationCrs()
         try:
             geometry = mark_geometry(point, map_crs, source, question.gsd_m)
-        except AreaProblem as problem:
+        except AreaError as problem:
             self.told.emit(str(problem))
             return
         said = self._marks.verdict_at(geometry.centroid().asPoint())
@@ -106,8 +105,7 @@ class Teacher(QObject):
         if not question.text and not question.include:
             self.told.emit(tr("Mark at least one place that is right."))
             return
-        examples = examples_for(question, self._answers.matches)
-        self._asker.ask(question, self._answers.title, examples, refit=True)
+        self._asker.ask(question, self._answers.title, refit=True)
 
     def _like_result(self, number: int) -> None:
         match = self._answers.match(number)

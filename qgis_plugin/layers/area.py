@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -29,17 +29,17 @@ _SYMMETRY = 0.01
 """How far a point may come back from where it started, as a part of the area's size."""
 
 
-class AreaProblem(Exception):
+class AreaError(Exception):
     """The area cannot be searched; the text says why and what to do."""
 
 
 def area_of(
     where: str,
     source: LayerSource,
-    canvas: Optional[QgsMapCanvas],
-    selection: Optional[QgsVectorLayer] = None,
-    rectangle: Optional[QgsGeometry] = None,
-) -> Optional[Dict[str, Any]]:
+    canvas: QgsMapCanvas | None,
+    selection: QgsVectorLayer | None = None,
+    rectangle: QgsGeometry | None = None,
+) -> dict[str, Any] | None:
     """Return the area as GeoJSON in the source's coordinate system, or None for the whole layer.
 
     Args:
@@ -50,7 +50,7 @@ def area_of(
         rectangle: What was drawn, in the coordinate system of the map.
 
     Raises:
-        AreaProblem: Nothing is selected or drawn, or the area misses the image.
+        AreaError: Nothing is selected or drawn, or the area misses the image.
     """
     if where == "layer":
         return None
@@ -60,13 +60,13 @@ def area_of(
         missed = tr("The selected polygons do not touch this layer: select others")
     else:
         if canvas is None:
-            raise AreaProblem(tr("There is no map to take the area from"))
+            raise AreaError(tr("There is no map to take the area from"))
         settings = canvas.mapSettings()
         if where == "rectangle":
             shape = QgsGeometry(rectangle) if rectangle is not None else QgsGeometry()
             missed = tr("The rectangle does not touch this layer: draw another one")
             if shape.isEmpty():
-                raise AreaProblem(tr("No rectangle is drawn: drag one on the map"))
+                raise AreaError(tr("No rectangle is drawn: drag one on the map"))
         else:
             # Not fromQPolygonF: that makes a line of what is not closed.
             corners = [QgsPointXY(corner) for corner in settings.visiblePolygon()]
@@ -74,18 +74,18 @@ def area_of(
             missed = tr("The visible map does not show this layer: zoom to it")
         area = _clipped(shape, settings.destinationCrs(), source.crs, whole)
     if area is None or area.isEmpty() or area.area() <= 0:
-        raise AreaProblem(missed)
+        raise AreaError(missed)
     if area.contains(whole):
         return None
     return geojson(area)
 
 
-def geojson(geometry: QgsGeometry) -> Dict[str, Any]:
+def geojson(geometry: QgsGeometry) -> dict[str, Any]:
     """Return a polygon as GeoJSON."""
     return dict(json.loads(geometry.asJson(9)))
 
 
-def geometry_of(area: Dict[str, Any]) -> QgsGeometry:
+def geometry_of(area: dict[str, Any]) -> QgsGeometry:
     """Return the geometry of a GeoJSON polygon or multipolygon; empty for anything else."""
     kind = area.get("type")
     parts = [area["coordinates"]] if kind == "Polygon" else area["coordinates"] if kind == "MultiPolygon" else []
@@ -97,11 +97,11 @@ def geometry_of(area: Dict[str, Any]) -> QgsGeometry:
 
 def carried(
     geometry: QgsGeometry, origin: QgsCoordinateReferenceSystem, target: QgsCoordinateReferenceSystem
-) -> Optional[QgsGeometry]:
+) -> QgsGeometry | None:
     """Return a geometry in another coordinate system, or None where that system cannot express it.
 
     Raises:
-        AreaProblem: The geometry crosses the meridian at which the target's longitudes jump.
+        AreaError: The geometry crosses the meridian at which the target's longitudes jump.
     """
     result = QgsGeometry(geometry)
     if not origin.isValid() or not target.isValid() or origin == target:
@@ -121,18 +121,18 @@ def carried(
     if not _same(before, back):
         return None
     if target.isGeographic() and _jumps(after):
-        raise AreaProblem(tr("The area crosses the 180° meridian: search each side by itself"))
+        raise AreaError(tr("The area crosses the 180° meridian: search each side by itself"))
     return _mended(result)
 
 
-def _same(before: List[QgsPointXY], back: List[QgsPointXY]) -> bool:
+def _same(before: list[QgsPointXY], back: list[QgsPointXY]) -> bool:
     """Outside its use a projection folds: points then do not come back to where they started."""
     xs, ys = [point.x() for point in before], [point.y() for point in before]
     size = max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
     return all(start.distance(end) <= _SYMMETRY * size for start, end in zip(before, back))
 
 
-def _jumps(points: List[QgsPointXY]) -> bool:
+def _jumps(points: list[QgsPointXY]) -> bool:
     return any(abs(a.x() - b.x()) > _HALF_WORLD_DEG for a, b in zip(points, points[1:]))
 
 
@@ -142,7 +142,7 @@ def _mended(geometry: QgsGeometry) -> QgsGeometry:
 
 def _clipped(
     shape: QgsGeometry, origin: QgsCoordinateReferenceSystem, target: QgsCoordinateReferenceSystem, whole: QgsGeometry
-) -> Optional[QgsGeometry]:
+) -> QgsGeometry | None:
     """Return the part of `shape` inside `whole` in the target system.
 
     A world map cannot be carried into a national grid, and a world of tiles cannot be carried into UTM: so when the
@@ -153,7 +153,7 @@ def _clipped(
         return moved.intersection(whole)
     frame = carried(whole, target, origin)
     if frame is None:
-        raise AreaProblem(tr("The map and this layer have no place in common: choose the whole layer"))
+        raise AreaError(tr("The map and this layer have no place in common: choose the whole layer"))
     if shape.contains(frame):
         return whole
     common = frame.intersection(shape)
@@ -164,16 +164,16 @@ def _clipped(
 
 
 def _selected(
-    layer: Optional[QgsVectorLayer], target: QgsCoordinateReferenceSystem, whole: QgsGeometry
-) -> Optional[QgsGeometry]:
+    layer: QgsVectorLayer | None, target: QgsCoordinateReferenceSystem, whole: QgsGeometry
+) -> QgsGeometry | None:
     """Return the union of the selected polygons inside the image."""
     if not isinstance(layer, QgsVectorLayer) or not layer.isValid():
-        raise AreaProblem(tr("Choose a polygon layer and select the polygons to search in"))
+        raise AreaError(tr("Choose a polygon layer and select the polygons to search in"))
     if layer.geometryType() != QgsWkbTypes.GeometryType.PolygonGeometry:
-        raise AreaProblem(tr("The layer “{name}” has no polygons: choose another one").format(name=layer.name()))
+        raise AreaError(tr("The layer “{name}” has no polygons: choose another one").format(name=layer.name()))
     shapes = [QgsGeometry(feature.geometry()) for feature in layer.selectedFeatures()]
     shapes = [_mended(shape) for shape in shapes if not shape.isEmpty()]
     if not shapes:
         text = tr("No polygon is selected in “{name}”: select the polygons to search in")
-        raise AreaProblem(text.format(name=layer.name()))
+        raise AreaError(text.format(name=layer.name()))
     return _clipped(QgsGeometry.unaryUnion(shapes), layer.crs(), target, whole)

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -26,11 +25,11 @@ _INNER = ("fid", "min_match")
 """Columns that only serve the slider."""
 
 
-class ExportProblem(Exception):
+class ExportError(Exception):
     """The matches could not be saved; the text says why and what to do."""
 
 
-def export_matches(layer: Optional[QgsVectorLayer], path: Path, context: QgsCoordinateTransformContext) -> int:
+def export_matches(layer: QgsVectorLayer | None, path: Path, context: QgsCoordinateTransformContext) -> int:
     """Write the features of a layer of matches and return how many there are.
 
     They are written into a folder beside the target and moved when complete, so that a full disk leaves an older
@@ -42,21 +41,21 @@ def export_matches(layer: Optional[QgsVectorLayer], path: Path, context: QgsCoor
         context: For the transformation that GeoJSON demands.
 
     Raises:
-        ExportProblem: No matches, an unknown suffix, or the file cannot be written.
+        ExportError: No matches, an unknown suffix, or the file cannot be written.
     """
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
         text = tr("“{name}” has an unknown ending: use .gpkg, .shp or .geojson")
-        raise ExportProblem(text.format(name=path.name))
+        raise ExportError(text.format(name=path.name))
     if layer is None:
-        raise ExportProblem(tr("The matches are no longer in the project: ask again"))
+        raise ExportError(tr("The matches are no longer in the project: ask again"))
     count = layer.featureCount()
     if count < 1:
-        raise ExportProblem(tr("There is no match to save: lower the minimum match"))
+        raise ExportError(tr("There is no match to save: lower the minimum match"))
     try:
         folder = Path(tempfile.mkdtemp(prefix=".geoalign-", dir=str(path.parent)))
     except OSError as error:
-        raise ExportProblem(_cannot_write(path, error.strerror or "")) from error
+        raise ExportError(_cannot_write(path, error.strerror or "")) from error
     try:
         made = folder / path.name
         _write(layer, made, driver, context)
@@ -64,7 +63,7 @@ def export_matches(layer: Optional[QgsVectorLayer], path: Path, context: QgsCoor
             _save_style(made, path.stem, "polygons" in layer.source())
         _move(folder, path)
     except OSError as error:
-        raise ExportProblem(_cannot_write(path, error.strerror or "")) from error
+        raise ExportError(_cannot_write(path, error.strerror or "")) from error
     finally:
         shutil.rmtree(str(folder), ignore_errors=True)
     return int(count)
@@ -84,7 +83,7 @@ def _write(layer: QgsVectorLayer, made: Path, driver: str, context: QgsCoordinat
         options.layerOptions = ["RFC7946=YES", "COORDINATE_PRECISION=7"]
     code, message = QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(made), context, options)[:2]
     if code != QgsVectorFileWriter.WriterError.NoError:
-        raise ExportProblem(_cannot_write(made, message))
+        raise ExportError(_cannot_write(made, message))
 
 
 def _save_style(made: Path, table: str, polygons: bool) -> None:

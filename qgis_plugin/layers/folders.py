@@ -7,7 +7,6 @@ import re
 import tempfile
 import unicodedata
 from pathlib import Path
-from typing import List, Optional
 
 from qgis.core import QgsApplication, QgsProject
 
@@ -17,7 +16,7 @@ FOLDER = "geoalign"
 _NAME_LENGTH = 40
 
 
-def results_folder(project: QgsProject, source: Optional[LayerSource], preferred: str = "") -> Path:
+def results_folder(project: QgsProject, source: LayerSource | None, preferred: str = "") -> Path:
     """Return the folder for result files, made if need be: beside the project, the image, or in the user's profile.
 
     Never the temporary folder of its own choice: QGIS marks layers there as temporary and asks about them on exit.
@@ -27,7 +26,7 @@ def results_folder(project: QgsProject, source: Optional[LayerSource], preferred
         source: The image.
         preferred: A folder from the settings, tried first.
     """
-    candidates: List[Path] = [Path(preferred)] if preferred else []
+    candidates: list[Path] = [Path(preferred)] if preferred else []
     if project.absolutePath():
         candidates.append(Path(project.absolutePath()) / FOLDER)
     if source is not None and source.path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -18,8 +17,8 @@ from qgis.core import (
 def metres_per_unit(
     crs: QgsCoordinateReferenceSystem,
     at: QgsPointXY,
-    context: Optional[QgsCoordinateTransformContext] = None,
-) -> Optional[Tuple[float, float]]:
+    context: QgsCoordinateTransformContext | None = None,
+) -> tuple[float, float] | None:
     """Return ground metres per unit along x and y of `crs` at a point, or None where it cannot be told."""
     if not crs.isValid():
         return None
@@ -35,9 +34,7 @@ def metres_per_unit(
     return (x, y) if math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0 else None
 
 
-def ground_resolution(
-    crs: QgsCoordinateReferenceSystem, at: QgsPointXY, unit_x: float, unit_y: float
-) -> Optional[float]:
+def ground_resolution(crs: QgsCoordinateReferenceSystem, at: QgsPointXY, unit_x: float, unit_y: float) -> float | None:
     """Return the side in metres of a square as large as a cell of `unit_x` × `unit_y` units of `crs`."""
     scale = metres_per_unit(crs, at)
     if scale is None or unit_x <= 0 or unit_y <= 0:

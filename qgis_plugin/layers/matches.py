@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from qgis.core import QgsFeatureRequest, QgsGeometry, QgsPointXY, QgsProject, QgsVectorLayer
 
@@ -40,12 +39,12 @@ def uri_of(path: str, shape: str, pct: int) -> str:
     return f"{path}|layername={shape}|subset={rung_filter(pct)}"
 
 
-def open_regions(path: str, shape: str, pct: int) -> Optional[QgsVectorLayer]:
+def open_regions(path: str, shape: str, pct: int) -> QgsVectorLayer | None:
     """Open one rung as a layer outside the project, or return None when the file is gone."""
     return _open(path, uri_of(path, shape, pct))
 
 
-def read_matches(layer: Optional[QgsVectorLayer], limit: int) -> List[Match]:
+def read_matches(layer: QgsVectorLayer | None, limit: int) -> list[Match]:
     """Return the best matches of an open rung, best first."""
     if layer is None:
         return []
@@ -62,7 +61,7 @@ def read_matches(layer: Optional[QgsVectorLayer], limit: int) -> List[Match]:
     return found
 
 
-def count_rungs(path: str, shape: str) -> Dict[int, int]:
+def count_rungs(path: str, shape: str) -> dict[int, int]:
     """Return the number of regions by threshold in per cent; the database counts."""
     layer = _open(path, f"{path}|subset={_COUNT_POLYGONS if shape == 'polygons' else _COUNT_BOXES}")
     if layer is None:
@@ -70,7 +69,7 @@ def count_rungs(path: str, shape: str) -> Dict[int, int]:
     return {int(feature["min_match"]): int(feature["n"]) for feature in layer.getFeatures() if feature["min_match"]}
 
 
-def _open(path: str, uri: str) -> Optional[QgsVectorLayer]:
+def _open(path: str, uri: str) -> QgsVectorLayer | None:
     if not path or not Path(path).is_file():
         return None
     layer = QgsVectorLayer(uri, "matches", "ogr", QgsVectorLayer.LayerOptions(QgsProject.instance().transformContext()))

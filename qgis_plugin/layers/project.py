@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from qgis.core import QgsProject, QgsRasterLayer
 
@@ -24,35 +24,35 @@ class Question:
 
     id: str
     text: str = ""
-    avoid: Tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
     where: str = "visible"
-    area: Optional[Dict[str, Any]] = None
+    area: dict[str, Any] | None = None
     """GeoJSON in the image's coordinate system; None is the whole image."""
     threshold_pct: int = 50
     what: str = "both"
-    include: Tuple[Dict[str, Any], ...] = ()
+    include: tuple[dict[str, Any], ...] = ()
     """GeoJSON geometries of what is right."""
-    exclude: Tuple[Dict[str, Any], ...] = ()
+    exclude: tuple[dict[str, Any], ...] = ()
     layer_id: str = ""
-    files: Dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     """Paths by "heatmap" and "regions"."""
-    options: Dict[str, Any] = field(default_factory=dict)
-    histogram: Tuple[int, ...] = ()
-    best_score: Optional[float] = None
-    gsd_m: Optional[float] = None
+    options: dict[str, Any] = field(default_factory=dict)
+    histogram: tuple[int, ...] = ()
+    best_score: float | None = None
+    gsd_m: float | None = None
     """The finest ground resolution that the engine looked at."""
     revision: int = 1
-    missing: Tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     """Roles of `files` that were not found when the project was read; never saved."""
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the question as JSON types."""
         data = asdict(self)
         del data["missing"]
         return data
 
     @classmethod
-    def from_dict(cls, data: Dict[str, Any]) -> Question:
+    def from_dict(cls, data: dict[str, Any]) -> Question:
         """Make a question from JSON types; what is unknown or of a wrong type is left out.
 
         Raises:
@@ -61,7 +61,7 @@ class Question:
         if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
             raise ValueError("a question needs an id")
         plain = cls(id=data["id"])
-        kept: Dict[str, Any] = {"id": data["id"]}
+        kept: dict[str, Any] = {"id": data["id"]}
         for item in fields(cls):
             value, default = data.get(item.name), getattr(plain, item.name)
             if isinstance(default, tuple) and isinstance(value, (list, tuple)):
@@ -72,7 +72,7 @@ class Question:
         return cls(**kept)
 
 
-def save_questions(project: QgsProject, questions: List[Question], current_id: str = "") -> None:
+def save_questions(project: QgsProject, questions: list[Question], current_id: str = "") -> None:
     """Write the questions into the project, which becomes modified if they changed."""
     entries = []
     for question in questions:
@@ -87,7 +87,7 @@ def save_questions(project: QgsProject, questions: List[Question], current_id: s
         project.writeEntry(_SCOPE, _KEY, text)
 
 
-def load_questions(project: QgsProject) -> Tuple[List[Question], str]:
+def load_questions(project: QgsProject) -> tuple[list[Question], str]:
     """Return the questions of the project and the id of the current one; a broken entry gives none.
 
     Layers that were removed and added again are found by their source. Questions whose files are gone are kept and
@@ -112,7 +112,7 @@ def load_questions(project: QgsProject) -> Tuple[List[Question], str]:
     return found, current if any(question.id == current for question in found) else ""
 
 
-def _restored(project: QgsProject, entry: Dict[str, Any]) -> Question:
+def _restored(project: QgsProject, entry: dict[str, Any]) -> Question:
     saved = entry.get("files") if isinstance(entry, dict) else {}
     files = {str(role): _found(project, places) for role, places in (saved or {}).items()}
     question = Question.from_dict({**entry, "files": files})
@@ -121,7 +121,7 @@ def _restored(project: QgsProject, entry: Dict[str, Any]) -> Question:
     return replace(question, missing=lost, layer_id=layer_id)
 
 
-def _stored(project: QgsProject, path: str) -> List[str]:
+def _stored(project: QgsProject, path: str) -> list[str]:
     """Return where a file is, first as the project writes its own paths (relative or not), then absolutely."""
     return list(dict.fromkeys((project.writePath(path), str(Path(path).absolute()))))
 

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -42,7 +42,7 @@ _CELL_PX = 64
 _ANY_OVERSAMPLING = 1000.0
 
 
-class RenderProblem(Exception):
+class RenderError(Exception):
     """The layer cannot be drawn; the text says why and what to do."""
 
 
@@ -57,14 +57,14 @@ class RenderPlan:
     bytes: int
     """Uncompressed."""
     gsd_m: float
-    extent: Tuple[float, float, float, float]
+    extent: tuple[float, float, float, float]
     crs_wkt: str
 
 
 def plan_render(
     layer: QgsRasterLayer,
-    extent_geometry: Union[QgsGeometry, Dict[str, Any], None] = None,
-    gsd_m: Optional[float] = None,
+    extent_geometry: QgsGeometry | dict[str, Any] | None = None,
+    gsd_m: float | None = None,
 ) -> RenderPlan:
     """Plan the drawing of a part of a layer.
 
@@ -74,23 +74,23 @@ def plan_render(
         gsd_m: Ground metres per pixel at the centre; by default the layer's own, though not finer than 0.3 m.
 
     Raises:
-        RenderProblem: The area is empty, has no scale, or needs too many tiles.
+        RenderError: The area is empty, has no scale, or needs too many tiles.
     """
     whole = layer.extent()
     shape = geometry_of(extent_geometry) if isinstance(extent_geometry, dict) else extent_geometry
     extent = whole if shape is None else shape.boundingBox().intersect(whole)
     if extent.isEmpty() or not extent.isFinite():
-        raise RenderProblem(tr("The area does not touch this layer: choose another one"))
+        raise RenderError(tr("The area does not touch this layer: choose another one"))
     scale = metres_per_unit(layer.crs(), extent.center())
     if scale is None:
-        raise RenderProblem(tr("The size of this layer on the ground is unknown: check its coordinate system"))
+        raise RenderError(tr("The size of this layer on the ground is unknown: check its coordinate system"))
     gsd = gsd_m or _native_m(layer, scale)
     width = max(1, math.ceil(extent.width() * scale[0] / gsd - 1e-6))
     height = max(1, math.ceil(extent.height() * scale[1] / gsd - 1e-6))
     tiles = math.ceil(width / TILE_PX) * math.ceil(height / TILE_PX)
     if tiles > MAX_TILES:
         text = tr("This area needs {count} tiles, {limit} at most: zoom in or choose a coarser ground resolution")
-        raise RenderProblem(text.format(count=f"{tiles:,}", limit=f"{MAX_TILES:,}"))
+        raise RenderError(text.format(count=f"{tiles:,}", limit=f"{MAX_TILES:,}"))
     # The grid starts in the upper left corner and may reach over the area by less than a pixel.
     right = extent.xMinimum() + width * gsd / scale[0]
     bottom = extent.yMaximum() - height * gsd / scale[1]
@@ -114,7 +114,7 @@ class RenderTask(QgsTask):
     failed = pyqtSignal(str)
     """A sentence; empty when the task was cancelled."""
 
-    def __init__(self, plan: RenderPlan, layer: QgsRasterLayer, path: Union[str, Path]) -> None:
+    def __init__(self, plan: RenderPlan, layer: QgsRasterLayer, path: str | Path) -> None:
         super().__init__(tr("Drawing {layer}").format(layer=layer.name()), QgsTask.Flag.CanCancel)
         self.plan = plan
         self.path = str(path)
@@ -128,7 +128,7 @@ class RenderTask(QgsTask):
         self._is_drawable = all(self._pipe.set(part) for part in parts)
         if self._pipe.renderer() is not None:
             self._pipe.renderer().setOpacity(1.0)
-        self._feedback: Optional[QgsRasterBlockFeedback] = None
+        self._feedback: QgsRasterBlockFeedback | None = None
 
     def run(self) -> bool:
         """Draw, in a worker thread."""
@@ -234,7 +234,7 @@ def _empty_cells(provider: QgsRasterDataProvider, left: int, top: int) -> int:
     return empty
 
 
-def _native_m(layer: QgsRasterLayer, scale: Tuple[float, float]) -> float:
+def _native_m(layer: QgsRasterLayer, scale: tuple[float, float]) -> float:
     """Return the ground metres per pixel of the raster itself, or of a server's finest level within reason."""
     if layer.providerType() == "gdal" and layer.width() > 0:
         return math.sqrt(scale[0] * scale[1] * abs(layer.rasterUnitsPerPixelX() * layer.rasterUnitsPerPixelY()))

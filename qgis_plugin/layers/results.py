@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 from qgis.core import (
     QgsDataProvider,
@@ -50,13 +50,13 @@ class AnswerGroup:
         self.question_id = question_id
         self._project = project
         self._shape = shape
-        self._files: Dict[str, str] = {}
+        self._files: dict[str, str] = {}
         self._percent = 0
-        self._matches: Dict[int, List[Match]] = {}
-        self._counts: Dict[int, int] = {}
-        self._leftover: List[str] = []
-        self._theirs: List[str] = []
-        self._band: Optional[QgsRubberBand] = None
+        self._matches: dict[int, list[Match]] = {}
+        self._counts: dict[int, int] = {}
+        self._leftover: list[str] = []
+        self._theirs: list[str] = []
+        self._band: QgsRubberBand | None = None
         self._filtered_at = 0.0
         self._later = QTimer()
         self._later.setSingleShot(True)
@@ -82,9 +82,7 @@ class AnswerGroup:
         return answer
 
     @classmethod
-    def find(
-        cls, project: QgsProject, question_id: str, files: Optional[Dict[str, str]] = None
-    ) -> Optional[AnswerGroup]:
+    def find(cls, project: QgsProject, question_id: str, files: dict[str, str] | None = None) -> AnswerGroup | None:
         """Return the answer of a question if the project still holds its group.
 
         Args:
@@ -115,23 +113,23 @@ class AnswerGroup:
         return self._group() is not None
 
     @property
-    def heatmap(self) -> Optional[QgsRasterLayer]:
+    def heatmap(self) -> QgsRasterLayer | None:
         """The heatmap layer, if it is there."""
         layer = self._layer("heatmap")
         return layer if isinstance(layer, QgsRasterLayer) else None
 
     @property
-    def regions(self) -> Optional[QgsVectorLayer]:
+    def regions(self) -> QgsVectorLayer | None:
         """The layer of boxes or polygons, if it is there."""
         layer = self._layer("regions")
         return layer if isinstance(layer, QgsVectorLayer) else None
 
     @property
-    def files(self) -> Dict[str, str]:
+    def files(self) -> dict[str, str]:
         """The files of the answer by role, shown or not."""
         return dict(self._files)
 
-    def show(self, files: Dict[str, Any], what: str, threshold_pct: int) -> None:
+    def show(self, files: dict[str, Any], what: str, threshold_pct: int) -> None:
         """Add the layers, or put new files under those that are there.
 
         Layers keep their place, name, visibility, opacity and style when their files change; the files they showed
@@ -189,7 +187,7 @@ class AnswerGroup:
         elif not self._later.isActive():
             self._later.start()
 
-    def matches(self, pct: int, limit: int = 200) -> List[Match]:
+    def matches(self, pct: int, limit: int = 200) -> list[Match]:
         """Return the matches that reach `pct` per cent, best first; none when the layer is gone."""
         held = self._matches.get(pct)
         if held is None or len(held) < min(limit, self.count(pct)):
@@ -202,7 +200,7 @@ class AnswerGroup:
             self._counts = count_rungs(self._files.get("regions", ""), self._shape)
         return self._counts.get(pct, 0)
 
-    def highlight(self, match: Optional[Match], canvas: Optional[QgsMapCanvas] = None) -> None:
+    def highlight(self, match: Match | None, canvas: QgsMapCanvas | None = None) -> None:
         """Make one match stand out, or none: drawn on the map where one is given, else selected in its layer."""
         regions = self.regions
         if canvas is None:
@@ -226,7 +224,7 @@ class AnswerGroup:
                 self._band.scene().removeItem(self._band)
             self._band = None
 
-    def export(self, path: Union[str, Path], pct: int) -> int:
+    def export(self, path: str | Path, pct: int) -> int:
         """Write the matches that reach `pct` per cent and return how many there are.
 
         Args:
@@ -234,7 +232,7 @@ class AnswerGroup:
             pct: The least match.
 
         Raises:
-            ExportProblem: With a sentence that says what to do.
+            ExportError: With a sentence that says what to do.
         """
         return export_matches(self._reader(pct), Path(path), self._project.transformContext())
 
@@ -251,7 +249,7 @@ class AnswerGroup:
             self._files.clear()
             self._discard(files)
 
-    def _group(self) -> Optional[QgsLayerTreeGroup]:
+    def _group(self) -> QgsLayerTreeGroup | None:
         for group in self._project.layerTreeRoot().findGroups(True):
             if group.customProperty(_QUESTION) == self.question_id:
                 return group
@@ -266,7 +264,7 @@ class AnswerGroup:
         group.setCustomProperty(_QUESTION, self.question_id)
         return group
 
-    def _layer(self, role: str) -> Optional[QgsMapLayer]:
+    def _layer(self, role: str) -> QgsMapLayer | None:
         for layer in self._project.mapLayers().values():
             if layer.customProperty(_QUESTION) == self.question_id and layer.customProperty(_ROLE) == role:
                 return layer
@@ -311,13 +309,13 @@ class AnswerGroup:
             layer.setCustomProperty(_PERCENT, self._percent)
         layer.triggerRepaint()
 
-    def _discard(self, paths: List[str]) -> None:
+    def _discard(self, paths: list[str]) -> None:
         """Delete files that no layer shows any more; those still open elsewhere are tried again next time."""
         waiting = [*self._leftover, *paths]
         kept = {Path(path) for path in (*self._files.values(), *self._theirs)}
         self._leftover = [path for path in waiting if Path(path) not in kept and not _delete(Path(path))]
 
-    def _reader(self, pct: int) -> Optional[QgsVectorLayer]:
+    def _reader(self, pct: int) -> QgsVectorLayer | None:
         """Open the regions once more, so that neither filter nor selection of the shown layer matters."""
         return open_regions(self._files.get("regions", ""), self._shape, pct)
 
@@ -344,7 +342,7 @@ def _path_of(layer: QgsMapLayer) -> str:
 
 def _delete(path: Path) -> bool:
     """Delete a result and what lies beside it; False when it is still locked."""
-    names: Tuple[Path, ...] = tuple(path.with_name(path.name + end) for end in _BESIDE)
+    names: tuple[Path, ...] = tuple(path.with_name(path.name + end) for end in _BESIDE)
     try:
         for name in (*names, path.with_suffix(".qml") if path.suffix == ".tif" else path):
             if name.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 from qgis.core import (
     QgsContrastEnhancement,
@@ -21,7 +21,7 @@ from qgis.core import (
 from ..words import tr
 from .ground import ground_resolution
 
-Range = Tuple[float, float]
+Range = tuple[float, float]
 
 _IMAGES = (
     b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff",
@@ -48,12 +48,12 @@ class LayerSource:
     crs_wkt: str = ""
     crs_override: bool = False
     """The layer's coordinate system is not the file's: QGIS was told another one."""
-    extent: Tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    extent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """xmin, ymin, xmax, ymax in the layer's coordinate system."""
-    gsd_m: Optional[float] = None
+    gsd_m: float | None = None
     """Ground metres per pixel at the centre; None for layers without pixels of their own."""
-    bands: Optional[Tuple[int, ...]] = None
-    ranges: Optional[Tuple[Range, ...]] = None
+    bands: tuple[int, ...] | None = None
+    ranges: tuple[Range, ...] | None = None
     """Lowest and highest value shown, band by band; None leaves the stretch to the engine."""
     allow_vrt: bool = False
     reason: str = ""
@@ -65,7 +65,7 @@ class LayerSource:
         """The layer's coordinate system."""
         return QgsCoordinateReferenceSystem.fromWkt(self.crs_wkt)
 
-    def request_source(self, rendered: str = "") -> Dict[str, Any]:
+    def request_source(self, rendered: str = "") -> dict[str, Any]:
         """Return the `source` of engine requests.
 
         Args:
@@ -75,11 +75,11 @@ class LayerSource:
         override = self.crs_wkt if self.crs_override and not rendered else None
         return {"path": path, "crs": override, "allow_vrt": self.allow_vrt and not rendered}
 
-    def request_look(self) -> Dict[str, Any]:
+    def request_look(self) -> dict[str, Any]:
         """Return the bands and the stretch of this layer for the `look` of engine requests."""
         if self.kind != "file":
             return {}
-        look: Dict[str, Any] = {}
+        look: dict[str, Any] = {}
         if self.bands:
             look["bands"] = list(self.bands)
         if self.ranges:
@@ -88,7 +88,7 @@ class LayerSource:
 
 
 def describe(
-    layer: Optional[QgsMapLayer], stretch_as_shown: bool = True, bands: Optional[Tuple[int, ...]] = None
+    layer: QgsMapLayer | None, stretch_as_shown: bool = True, bands: tuple[int, ...] | None = None
 ) -> LayerSource:
     """Describe a layer for the engine; layers that cannot be searched come back with a reason.
 
@@ -177,7 +177,7 @@ def _is_unplaced(layer: QgsRasterLayer) -> bool:
     return bool(corners == (0.0, 0.0, float(layer.width()), float(layer.height())))
 
 
-def _resolution(layer: QgsRasterLayer) -> Optional[float]:
+def _resolution(layer: QgsRasterLayer) -> float | None:
     if layer.providerType() in _DRAWN_BY_SERVERS or layer.width() < 1 or layer.height() < 1:
         return None
     extent = layer.extent()
@@ -186,8 +186,8 @@ def _resolution(layer: QgsRasterLayer) -> Optional[float]:
 
 
 def _shown(
-    layer: QgsRasterLayer, stretch_as_shown: bool, bands: Optional[Tuple[int, ...]]
-) -> Tuple[Optional[Tuple[int, ...]], Optional[Tuple[Range, ...]]]:
+    layer: QgsRasterLayer, stretch_as_shown: bool, bands: tuple[int, ...] | None
+) -> tuple[tuple[int, ...] | None, tuple[Range, ...] | None]:
     """Return bands and value ranges of the layer's style, or of other bands where those are shown too."""
     renderer = layer.renderer()
     if isinstance(renderer, QgsMultiBandColorRenderer):
@@ -215,7 +215,7 @@ def _follows_canvas(renderer: QgsRasterRenderer) -> bool:
     return bool(renderer.minMaxOrigin().extent() == QgsRasterMinMaxOrigin.Extent.UpdatedCanvas)
 
 
-def _range(enhancement: Optional[QgsContrastEnhancement]) -> Optional[Range]:
+def _range(enhancement: QgsContrastEnhancement | None) -> Range | None:
     if enhancement is None:
         return None
     algorithm = QgsContrastEnhancement.ContrastEnhancementAlgorithm

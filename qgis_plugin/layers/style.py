@@ -5,8 +5,6 @@ The ramp is that of the engine's pictures and styles, so that an answer looks th
 
 from __future__ import annotations
 
-from typing import List, Tuple
-
 from qgis.core import (
     QgsBilinearRasterResampler,
     QgsColorRampLegendNodeSettings,
@@ -34,7 +32,7 @@ from qgis.PyQt.QtGui import QColor, QFont
 
 from ..words import tr
 
-HEAT_STOPS: Tuple[Tuple[int, int, int], ...] = (
+HEAT_STOPS: tuple[tuple[int, int, int], ...] = (
     (92, 1, 166),
     (143, 13, 164),
     (184, 50, 137),
@@ -144,7 +142,7 @@ def style_regions(layer: QgsVectorLayer, polygons: bool = False) -> None:
 
 def _ramp() -> QgsGradientColorRamp:
     last = len(HEAT_STOPS) - 1
-    stops: List[QgsGradientStop] = [QgsGradientStop(k / last, QColor(*HEAT_STOPS[k])) for k in range(1, last)]
+    stops: list[QgsGradientStop] = [QgsGradientStop(k / last, QColor(*HEAT_STOPS[k])) for k in range(1, last)]
     return QgsGradientColorRamp(QColor(*HEAT_STOPS[0]), QColor(*HEAT_STOPS[-1]), False, stops)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Deque, Iterable, Optional, Tuple
+from collections.abc import Iterable
 
 from qgis.core import (
     QgsMapLayer,
@@ -22,7 +22,7 @@ from .style import OUTLINE
 _MARGIN = 1.6
 _KEPT = 1000
 
-_Key = Tuple[str, str, int]
+_Key = tuple[str, str, int]
 
 
 class Thumbnails(QObject):
@@ -31,14 +31,14 @@ class Thumbnails(QObject):
     ready = pyqtSignal(int, object)
     """The id of a match and its QImage."""
 
-    def __init__(self, parent: Optional[QObject] = None) -> None:
+    def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._waiting: Deque[Tuple[str, Match, int]] = deque()
+        self._waiting: deque[tuple[str, Match, int]] = deque()
         self._kept: OrderedDict[_Key, QImage] = OrderedDict()
-        self._job: Optional[QgsMapRendererSequentialJob] = None
-        self._drawn: Optional[Tuple[_Key, Match, QgsRectangle]] = None
+        self._job: QgsMapRendererSequentialJob | None = None
+        self._drawn: tuple[_Key, Match, QgsRectangle] | None = None
 
-    def request(self, layer: Optional[QgsMapLayer], matches: Iterable[Match], size_px: int = 48) -> None:
+    def request(self, layer: QgsMapLayer | None, matches: Iterable[Match], size_px: int = 48) -> None:
         """Draw the thumbnails of these matches, those first; earlier wishes are dropped.
 
         Args:

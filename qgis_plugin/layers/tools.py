@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
-
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
@@ -19,7 +17,7 @@ from qgis.PyQt.QtCore import QPoint, Qt, pyqtSignal
 from qgis.PyQt.QtGui import QColor, QKeyEvent
 
 from ..words import tr
-from .area import AreaProblem
+from .area import AreaError
 from .ground import metres_per_unit
 from .source import LayerSource
 from .style import CASING, OUTLINE
@@ -62,8 +60,8 @@ class BoxTool(_Tool):
 
     def __init__(self, canvas: QgsMapCanvas) -> None:
         super().__init__(canvas)
-        self._band: Optional[QgsRubberBand] = None
-        self._start: Optional[QPoint] = None
+        self._band: QgsRubberBand | None = None
+        self._start: QPoint | None = None
 
     def canvasPressEvent(self, event: QgsMapMouseEvent) -> None:
         """Start a box."""
@@ -110,7 +108,7 @@ class BoxTool(_Tool):
     def _box(self, end: QPoint) -> QgsGeometry:
         start = self._start or end
         corners = (start, QPoint(end.x(), start.y()), end, QPoint(start.x(), end.y()))
-        ring: List[QgsPointXY] = [self.toMapCoordinates(corner) for corner in corners]
+        ring: list[QgsPointXY] = [self.toMapCoordinates(corner) for corner in corners]
         return QgsGeometry.fromPolygonXY([[*ring, ring[0]]])
 
 
@@ -130,7 +128,7 @@ class MarkTool(_Tool):
 
 
 def mark_geometry(
-    point: QgsPointXY, canvas_crs: QgsCoordinateReferenceSystem, source: LayerSource, gsd_m: Optional[float] = None
+    point: QgsPointXY, canvas_crs: QgsCoordinateReferenceSystem, source: LayerSource, gsd_m: float | None = None
 ) -> QgsGeometry:
     """Return a small square of three patches around a clicked point, in the source's coordinate system.
 
@@ -141,9 +139,9 @@ def mark_geometry(
         gsd_m: The ground resolution at which the engine looks; by default the image's own.
 
     Raises:
-        AreaProblem: The click missed the image.
+        AreaError: The click missed the image.
     """
-    missed = AreaProblem(tr("This click missed the image: click on it"))
+    missed = AreaError(tr("This click missed the image: click on it"))
     try:
         place = QgsCoordinateTransform(canvas_crs, source.crs, QgsProject.instance()).transform(point)
     except QgsCsException as error:

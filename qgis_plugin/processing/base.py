@@ -131,11 +131,11 @@ class ImageAlgorithm(GeoAlignAlgorithm):
 
     def drawing(self, layer: QgsRasterLayer, parameters: Parameters, context: QgsProcessingContext) -> RenderTask:
         """How a layer that is no file will be drawn into one; made in the main thread, run in the other one."""
-        from ..layers.render import RenderProblem, RenderTask, plan_render
+        from ..layers.render import RenderError, RenderTask, plan_render
 
         try:
             plan = plan_render(layer, self.area(parameters, context), self.gsd(parameters, context))
-        except RenderProblem as problem:
+        except RenderError as problem:
             raise QgsProcessingException(str(problem)) from problem
         return RenderTask(plan, layer, "")
 

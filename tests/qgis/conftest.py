@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 from qgis.core import QgsProject, QgsRasterLayer, QgsSettings
+from qgis.PyQt.QtCore import QSettings
 
 REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _private_settings(tmp_path_factory):
+def _private_settings(tmp_path_factory, qgis_app):
     """Keep the machine's own QGIS profile and GeoAlign folders out of the tests, and the tests out of them."""
     folder = tmp_path_factory.mktemp("profile")
     os.environ["XDG_DATA_HOME"] = str(folder / "data")
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     os.environ["GEOALIGN_CACHE"] = str(folder / "cache" / "geoalign")
     os.environ.pop("GEOALIGN_PYTHON", None)
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(folder))
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,8 @@ from qgis.gui import QgsMapCanvas, QgsMapMouseEvent
 from qgis.PyQt.QtCore import QEvent, QPoint, Qt
 from qgis.PyQt.QtGui import QImage, QKeyEvent
 
-from qgis_plugin.layers.area import AreaProblem
-from qgis_plugin.layers.render import RenderProblem, RenderTask, plan_render
+from qgis_plugin.layers.area import AreaError
+from qgis_plugin.layers.render import RenderError, RenderTask, plan_render
 from qgis_plugin.layers.results import Match
 from qgis_plugin.layers.source import describe
 from qgis_plugin.layers.thumbnails import Thumbnails
@@ -107,9 +107,9 @@ def test_plan_knows_the_size_on_the_ground(tiles):
 
 def test_too_large_an_area_is_refused(tiles):
     layer, _ = tiles
-    with pytest.raises(RenderProblem, match="tiles, 4,096 at most: zoom in or choose a coarser"):
+    with pytest.raises(RenderError, match="tiles, 4,096 at most: zoom in or choose a coarser"):
         plan_render(layer, None, 0.3)
-    with pytest.raises(RenderProblem, match="does not touch"):
+    with pytest.raises(RenderError, match="does not touch"):
         plan_render(layer, QgsGeometry.fromRect(QgsRectangle(5e7, 5e7, 6e7, 6e7)))
 
 
@@ -316,7 +316,7 @@ def test_mark_is_three_patches_wide(sample_layer):
     center = sample_layer.extent().center()
     shape = mark_geometry(center, sample_layer.crs(), source, gsd_m=0.2)
     assert shape.boundingBox().width() == pytest.approx(3 * 14 * 0.2, rel=0.01)
-    with pytest.raises(AreaProblem, match="missed"):
+    with pytest.raises(AreaError, match="missed"):
         mark_geometry(QgsPointXY(0, 0), sample_layer.crs(), source)
-    with pytest.raises(AreaProblem, match="missed"):
+    with pytest.raises(AreaError, match="missed"):
         mark_geometry(QgsPointXY(1e9, 1e9), QgsCoordinateReferenceSystem("EPSG:3857"), source)

@@ -22,7 +22,7 @@ from qgis.gui import QgsMapCanvas
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QSize
 
-from qgis_plugin.layers.export import ExportProblem
+from qgis_plugin.layers.export import ExportError
 from qgis_plugin.layers.results import AnswerGroup, question_of
 
 
@@ -249,11 +249,11 @@ def test_export_holds_the_shown_rows(answer, tmp_path, suffix):
 
 
 def test_export_says_what_is_wrong(answer, tmp_path):
-    with pytest.raises(ExportProblem, match="unknown ending"):
+    with pytest.raises(ExportError, match="unknown ending"):
         answer.export(tmp_path / "a.kml", 50)
-    with pytest.raises(ExportProblem, match="lower the minimum"):
+    with pytest.raises(ExportError, match="lower the minimum"):
         answer.export(tmp_path / "a.gpkg", 95)
-    with pytest.raises(ExportProblem, match="cannot be written"):
+    with pytest.raises(ExportError, match="cannot be written"):
         answer.export(tmp_path / "missing" / "a.gpkg", 50)
 
 

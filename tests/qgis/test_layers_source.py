@@ -21,7 +21,7 @@ from qgis.core import (
 )
 from qgis.gui import QgsMapCanvas
 
-from qgis_plugin.layers.area import AreaProblem, area_of, geometry_of
+from qgis_plugin.layers.area import AreaError, area_of, geometry_of
 from qgis_plugin.layers.folders import results_folder, stem_for
 from qgis_plugin.layers.source import LayerSource, describe
 
@@ -182,7 +182,7 @@ def test_visible_area(canvas, image):
     canvas.setExtent(QgsRectangle(127_000, 427_000, 128_000, 429_000))
     assert area_of("visible", source, canvas) is None
     canvas.setExtent(QgsRectangle(0, 0, 10, 10))
-    with pytest.raises(AreaProblem, match="zoom to it"):
+    with pytest.raises(AreaError, match="zoom to it"):
         area_of("visible", source, canvas)
 
 
@@ -209,7 +209,7 @@ def test_world_map_over_a_national_grid(canvas, image):
     canvas.setExtent(QgsRectangle(-200, -100, 200, 100))
     assert area_of("visible", describe(image), canvas) is None
     canvas.setExtent(QgsRectangle(100, -80, 170, 80))
-    with pytest.raises(AreaProblem):
+    with pytest.raises(AreaError):
         area_of("visible", describe(image), canvas)
 
 
@@ -229,7 +229,7 @@ def test_antimeridian_is_a_sentence(canvas):
     source = LayerSource(kind="file", crs_wkt=crs(4326).toWkt(), extent=(-180.0, -90.0, 180.0, 90.0))
     canvas.setDestinationCrs(crs(3832))
     canvas.setExtent(QgsRectangle(3_000_000, 0, 4_500_000, 500_000))
-    with pytest.raises(AreaProblem, match="180"):
+    with pytest.raises(AreaError, match="180"):
         area_of("visible", source, canvas)
 
 
@@ -248,27 +248,27 @@ def test_selected_polygons(canvas, image):
     add(layer, QgsRectangle(127_510, 428_010, 127_520, 428_020))
     add(layer, QgsRectangle(127_590, 428_010, 127_700, 428_020))
     source = describe(image)
-    with pytest.raises(AreaProblem, match="No polygon is selected in “zones”"):
+    with pytest.raises(AreaError, match="No polygon is selected in “zones”"):
         area_of("selection", source, canvas, layer)
     layer.selectAll()
     area = area_of("selection", source, canvas, layer)
     assert area["type"] == "MultiPolygon"
     assert geometry_of(area).area() == pytest.approx(200)
-    with pytest.raises(AreaProblem, match="Choose a polygon layer"):
+    with pytest.raises(AreaError, match="Choose a polygon layer"):
         area_of("selection", source, canvas, None)
-    with pytest.raises(AreaProblem, match="has no polygons"):
+    with pytest.raises(AreaError, match="has no polygons"):
         area_of("selection", source, canvas, selection(kind="Point"))
     far = selection("4326")
     add(far, QgsRectangle(100, 10, 101, 11))
     far.selectAll()
-    with pytest.raises(AreaProblem):
+    with pytest.raises(AreaError):
         area_of("selection", source, canvas, far)
 
 
 def test_drawn_rectangle(canvas, image):
     canvas.setDestinationCrs(crs(28992))
     source = describe(image)
-    with pytest.raises(AreaProblem, match="No rectangle"):
+    with pytest.raises(AreaError, match="No rectangle"):
         area_of("rectangle", source, canvas)
     drawn = QgsGeometry.fromRect(QgsRectangle(127_590, 428_090, 127_700, 428_200))
     assert geometry_of(area_of("rectangle", source, canvas, rectangle=drawn)).area() == pytest.approx(100)
