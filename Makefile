@@ -7,7 +7,7 @@ DEMO := demo
 
 QGIS_BIN := .venv-qgis/bin
 
-.PHONY: demo test test-engine test-qgis setup setup-dev lint types bench plugin plugin-install translations clean
+.PHONY: demo test test-engine test-qgis setup setup-dev lint types bench pictures plugin plugin-install translations clean
 
 demo: setup
 	$(BIN)/geoalign ask samples/canal.tif "parking lot" "trees" "water" --out $(DEMO) --overwrite
@@ -36,6 +36,12 @@ bench: setup-dev
 	$(BIN)/python benchmarks/tile_peers.py
 	$(BIN)/python benchmarks/embed.py
 	$(BIN)/python benchmarks/requery.py
+
+# The pictures of the docs that show the plugin; looked at after every change of the panel.
+pictures: setup-dev
+	xvfb-run -a -s '-screen 0 1600x1200x24' /usr/bin/python3 docs/panel_states.py docs/images
+	/usr/bin/python3 docs/desktop.py docs/images/qgis.png
+	/usr/bin/python3 docs/desktop.py docs/images/qgis-dark.png --dark
 
 plugin:
 	@python3 .ci/plugin build

@@ -10,7 +10,7 @@ import shapely
 from affine import Affine
 
 from geoalign_core.errors import IndexStaleError
-from geoalign_core.indexing import LinearQuery, rows_in_boxes, sample_rows, score_maps
+from geoalign_core.indexing import LinearQuery, draw_rows, rows_in_boxes, sample_rows, score_maps
 from geoalign_core.indexing.areas import cells_in_area
 from geoalign_core.models.encoder import Readout
 from tests.index_tools import C, TinyEncoder, build, mirrored, picture, save, square
@@ -319,6 +319,18 @@ def test_a_sample_is_spread_over_the_whole_map(index):
     row_of = {row.tobytes(): cell for row, cell in zip(rows, cells, strict=True)}
     found = np.array([row_of[row.tobytes()][0] for row in sample_rows(index, 1000, seed=1)])
     assert abs(found.mean() - cells[valid >= 128, 0].mean()) < 2
+
+
+def test_drawn_rows_know_their_cells(index):
+    rows, cells, _ = all_rows(index)
+    cells_of = {}
+    for row, cell in zip(rows, cells, strict=True):
+        cells_of.setdefault(row.tobytes(), set()).add(tuple(cell))
+    drawn = draw_rows(index, 500, seed=2)
+    np.testing.assert_array_equal(drawn.features, sample_rows(index, 500, seed=2))
+    assert all(
+        tuple(cell) in cells_of[row.tobytes()] for row, cell in zip(drawn.features, drawn.cells.tolist(), strict=True)
+    )
 
 
 def test_cells_of_an_area_follow_rotation():

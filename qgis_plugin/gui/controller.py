@@ -218,6 +218,7 @@ class AskController(QObject):
     def _change_what(self) -> None:
         if self.answers.question is not None:
             self.answers.show(what=self.dock.what())
+            self.answers.show_rows()
             self.saved.keep(self.answers.question)
 
     def _move_threshold(self, percent: int) -> None:

@@ -96,7 +96,7 @@ class AskDock(QgsDockWidget):
         self.where_box.setCurrentIndex(max(0, self.where_box.findData(where)))
 
     def what(self) -> str:
-        """Return "both", "heatmap" or "boxes"."""
+        """Return "both" (heatmap and boxes), "outlines" (heatmap and outlines), "heatmap" or "boxes"."""
         return self.what_box.currentData()
 
     def set_what(self, what: str) -> None:
@@ -233,6 +233,7 @@ class AskDock(QgsDockWidget):
         self.what_box = _combo(
             tr("What to show on the map"),
             ("both", tr("Heatmap, Boxes")),
+            ("outlines", tr("Heatmap, Outlines")),
             ("heatmap", tr("Heatmap")),
             ("boxes", tr("Boxes")),
         )

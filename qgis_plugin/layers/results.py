@@ -46,10 +46,10 @@ def question_of(layer: QgsMapLayer) -> str:
 class AnswerGroup:
     """The layers of one question. Everything works, doing nothing, when the user has deleted them."""
 
-    def __init__(self, project: QgsProject, question_id: str, shape: str = "boxes") -> None:
+    def __init__(self, project: QgsProject, question_id: str) -> None:
         self.question_id = question_id
         self._project = project
-        self._shape = shape
+        self._shape = "boxes"
         self._files: dict[str, str] = {}
         self._percent = 0
         self._matches: dict[int, list[Match]] = {}
@@ -64,9 +64,7 @@ class AnswerGroup:
         self._later.timeout.connect(self._filter)
 
     @classmethod
-    def create(
-        cls, project: QgsProject, source_layer: QgsMapLayer, title: str, question_id: str, shape: str = "boxes"
-    ) -> AnswerGroup:
+    def create(cls, project: QgsProject, source_layer: QgsMapLayer, title: str, question_id: str) -> AnswerGroup:
         """Make the group directly above the image in the layer tree, or take up the one that is there.
 
         Args:
@@ -74,9 +72,8 @@ class AnswerGroup:
             source_layer: The image.
             title: The question.
             question_id: What the group is found by later.
-            shape: "boxes" or "polygons".
         """
-        answer = cls(project, question_id, shape)
+        answer = cls(project, question_id)
         if answer._group() is None:
             answer._make_group(source_layer, title)
         return answer
@@ -137,7 +134,8 @@ class AnswerGroup:
 
         Args:
             files: Paths by "heatmap" and "regions"; a missing or empty one leaves that layer as it is.
-            what: "both", "heatmap" or "boxes": layers that are not wanted are taken away.
+            what: "both" (heatmap and boxes), "outlines" (heatmap and outlines), "heatmap" or "boxes": layers that
+                are not wanted are taken away.
             threshold_pct: The least match shown.
         """
         group = self._group()
@@ -146,7 +144,8 @@ class AnswerGroup:
         self._percent = threshold_pct
         self._forget()
         before = list(self._files.values())
-        wanted = {"heatmap": what in ("both", "heatmap"), "regions": what in ("both", "boxes")}
+        self._take_shape("polygons" if what == "outlines" else "boxes")
+        wanted = {"heatmap": what != "boxes", "regions": what != "heatmap"}
         for role in ("heatmap", "regions"):
             path = str(files.get(role) or "")
             if path and Path(path).is_file():
@@ -154,6 +153,13 @@ class AnswerGroup:
             group.setCustomProperty(f"{_FILE}{role}", self._files.get(role, ""))
             self._show_role(group, role, wanted[role])
         self._discard([path for path in before if path not in self._files.values()])
+
+    def _take_shape(self, shape: str) -> None:
+        """Turn from boxes to outlines or back; a layer of the other kind goes, unless it is being edited."""
+        regions = self.regions
+        if shape != self._shape and regions is not None and not regions.isEditable():
+            self._project.removeMapLayer(regions.id())
+        self._shape = shape
 
     def _show_role(self, group: QgsLayerTreeGroup, role: str, is_wanted: bool) -> None:
         """Add, change or take away one layer."""
@@ -261,6 +267,7 @@ class AnswerGroup:
         parent = node.parent() if node is not None and node.parent() is not None else root
         index = parent.children().index(node) if node is not None else 0
         group = parent.insertGroup(index, tr("Ask: {question}").format(question=title))
+        group.setExpanded(True)
         group.setCustomProperty(_QUESTION, self.question_id)
         return group
 

@@ -223,8 +223,8 @@ def test_answer_is_found_again(project, answer, tmp_path):
 
 
 def test_polygons_instead_of_boxes(project, image, tmp_path):
-    group = AnswerGroup.create(project, image, "trees", "q2", shape="polygons")
-    group.show(write_answer(tmp_path, "poly"), "both", 50)
+    group = AnswerGroup.create(project, image, "trees", "q2")
+    group.show(write_answer(tmp_path, "poly"), "outlines", 50)
     assert "layername=polygons" in group.regions.source()
     assert AnswerGroup.find(project, "q2").count(50) == 4
 
