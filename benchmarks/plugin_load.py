@@ -26,10 +26,7 @@ print(1000 * (time.perf_counter() - begun))
 def main():
     environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
     repo = Path(__file__).resolve().parents[1]
-    times = [
-        float(subprocess.check_output([sys.executable, "-c", LOAD], cwd=repo, env=environment))
-        for _ in range(9)
-    ]
+    times = [float(subprocess.check_output([sys.executable, "-c", LOAD], cwd=repo, env=environment)) for _ in range(9)]
     print(f"loading the plugin: {statistics.median(times):.0f} ms (from {min(times):.0f} to {max(times):.0f})")
 
 

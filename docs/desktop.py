@@ -95,7 +95,9 @@ def inside() -> None:
         QTimer.singleShot(500, wait)
 
     def wait() -> None:
-        answered = bool(controller.answers.matches) and not controller.runner.busy
+        if controller.runner.waits:
+            controller.dock.cardAction.emit("start")
+        answered = bool(controller.answers.matches) and controller.runner.search is None
         failed = controller.runner.error is not None or time.monotonic() - started > PATIENCE_S
         if failed:
             error = controller.runner.error

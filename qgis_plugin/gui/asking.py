@@ -92,7 +92,7 @@ class Asker(QObject):
             "stem": stem_for(question.text or title, question.id, question.revision),
             "min_area_m2": options_of(question).min_area_m2,
         }  # fmt: skip
-        agreed = refit or plan.key in self._read or (self._runner.estimate is not None and self._runner.search is None)
+        agreed = refit or plan.key in self._read or self._runner.estimate is not None
         search = Search(self._client, plan, "ask", args, title, confirmed=agreed, parent=self)
         search.partial.connect(lambda result: self.partial.emit(question, result))
         search.done.connect(lambda result: self._answer(question, search.plan, result))

@@ -12,7 +12,7 @@ from ..engine.install import plan_install
 from ..engine.protocol import EngineError, Progress
 from ..words import tr
 from . import states
-from .states import Action, Card, View
+from .states import Action, Card, State, View
 
 if TYPE_CHECKING:
     from qgis.core import QgsRasterLayer
@@ -63,8 +63,12 @@ def footer(client: EngineClient, searched: str) -> str:
     return f"{searched} · {engine}" if searched else engine
 
 
-def running(runner: Runner, footer_text: str, *, has_answer: bool) -> View:
+def running(client: EngineClient, runner: Runner, footer_text: str, *, has_answer: bool) -> View:
     """A search is under way; an answer that is there stays in view while it is refined."""
+    if client.state == "silent":
+        text = tr("It may be busy with a large step. Wait, or stop it.")
+        card = Card("warning", tr("The engine does not answer"), text, (Action("stop", tr("Stop")),))
+        return View(State.INDEXING, card, ask="stop", footer=footer_text, results=has_answer)
     progress = runner.progress or Progress("starting", 0, 0, None)
     view = states.indexing(progress, footer_text)
     if has_answer or progress.stage not in ("embedding", "checking"):

@@ -12,6 +12,7 @@ from qgis.PyQt.QtWidgets import QApplication, QFileDialog
 from ..engine.client import EngineClient
 from ..engine.protocol import EngineError
 from ..engine.report import engine_report
+from ..layers.area import geometry_of
 from ..layers.export import ExportError
 from ..settings import Settings
 from ..words import tr
@@ -50,6 +51,7 @@ class AskController(QObject):
         self.teacher = Teacher(self.dock, self.answers, self.asker, self.tools, self.runner, self)
         self.saved = SavedQuestions(self)
         self._searched = ""
+        self._told: set[tuple[str, str]] = set()
         self._greeted: dict[str, Any] | None = None
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
@@ -183,7 +185,7 @@ class AskController(QObject):
         runner, question = self.runner, self.answers.question
         footer = cards.footer(self.client, self._searched if question else "")
         if runner.busy:
-            return cards.running(runner, footer, has_answer=bool(self.answers.matches))
+            return cards.running(self.client, runner, footer, has_answer=bool(self.answers.matches))
         if runner.estimate is not None:
             return cards.offer(runner.estimate, footer)
         if runner.error is not None:
@@ -195,11 +197,18 @@ class AskController(QObject):
         return states.empty(question.threshold_pct, question.best_score, footer)
 
     def _tell(self, note: str) -> None:
+        """Pass a remark on; what was said of this question before is not said again at every mark."""
+        about = self.answers.question.id if self.answers.question else ""
+        if (about, note) in self._told:
+            return
+        self._told.add((about, note))
         self.iface.messageBar().pushMessage(tr("Ask the Map"), note, Qgis.MessageLevel.Info, 8)
 
     # What the user does
 
     def _change_layer(self) -> None:
+        if self.runner.waits:
+            self.runner.stop()
         self.runner.fail(None)
         self.runner.offer(None)
         question = self.answers.question
@@ -349,6 +358,10 @@ class AskController(QObject):
         self.dock.set_question(question.text)
         self.dock.set_options(options_of(question))
         self.dock.set_what(question.what)
+        if question.where == "rectangle" and question.area:
+            self.tools.set_area(geometry_of(question.area), layer_of(question).crs())
+        self.dock.set_where(question.where)
+        self.tools.show_area(question.where == "rectangle")
         self._searched = ""
         self.answers.open(question, layer_of(question), self.saved.title(question))
         self.answers.show_rows()
@@ -364,9 +377,9 @@ class AskController(QObject):
             self._change_layer()
 
     def _lose_layer(self, layer_id: str) -> None:
+        self.runner.stop_layer(layer_id)
         question = self.answers.question
         if question is not None and question.layer_id == layer_id:
-            self.runner.stop()
             self.answers.close()
         QTimer.singleShot(0, self.refresh)
 

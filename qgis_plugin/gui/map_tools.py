@@ -71,6 +71,10 @@ class MapTools(QObject):
         """Show or hide the outline of the drawn area."""
         self._show_area(self._rectangle_now() if visible else None)
 
+    def set_area(self, area: QgsGeometry, crs: QgsCoordinateReferenceSystem) -> None:
+        """Take a rectangle that was drawn in an earlier session."""
+        self._rectangle = (QgsGeometry(area), crs)
+
     @property
     def has_area(self) -> bool:
         """Whether a rectangle was drawn."""

@@ -40,6 +40,7 @@ class Plan:
     look: dict[str, Any]
     folder: str
     """Where results go."""
+    layer_id: str
     render: RenderPlan | None = None
     """What to draw first when the layer is no file …"""
     picture: str = ""
@@ -88,7 +89,7 @@ def plan_for(question: Question, layer: QgsRasterLayer) -> Plan:
     if source.kind == "none":
         raise PlanError(source.reason)
     folder = str(results_folder(QgsProject.instance(), source))
-    plan = Plan(source.request_source(), question.area, _look(options, source), folder)
+    plan = Plan(source.request_source(), question.area, _look(options, source), folder, layer.id())
     if source.kind == "file":
         return plan
     drawn = question.files.get("source")

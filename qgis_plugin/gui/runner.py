@@ -72,6 +72,13 @@ class Runner(QObject):
         if self.search is not None:
             self.search.cancel()
 
+    def stop_layer(self, layer_id: str) -> None:
+        """Stop what concerns a layer."""
+        if self._next is not None and self._next.plan.layer_id == layer_id:
+            self._next = None
+        if self.search is not None and self.search.plan.layer_id == layer_id:
+            self.search.cancel()
+
     def fail(self, error: EngineError | None) -> None:
         """Show an error, or none."""
         self.error = error
