@@ -17,6 +17,8 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QObject, QTimer
 from qgis.PyQt.QtWidgets import QApplication
 
+from ..layers.area import geometry_of
+from ..layers.overlay import Overlay
 from ..layers.results import AnswerGroup
 from ..layers.thumbnails import Thumbnails
 from ..words import tr
@@ -36,6 +38,8 @@ ROWS = 200
 """More rows than anybody reads; the map shows them all."""
 _MARGIN = 3.0
 """A match fills a third of the map when one goes to it."""
+_LEAST_PX = 120
+"""And the map never shows less than so many pixels of the image: what lies around tells what it is."""
 _WGS84 = QgsCoordinateReferenceSystem("EPSG:4326")
 
 
@@ -53,6 +57,8 @@ class AnswerView(QObject):
         self.question: Question | None = None
         self.title = ""
         self.marks: Marks | None = None
+        self._overlay = Overlay(iface.mapCanvas())
+        self._is_new = False
         self._thumbnails = Thumbnails(self)
         self._thumbnails.ready.connect(self._set_thumbnail)
         self._later = QTimer(self)
@@ -79,6 +85,7 @@ class AnswerView(QObject):
         self.close()
         self.question, self.title = question, title
         self.marks = Marks(question)
+        self._is_new = True
         self._layer = layer
         self._group = AnswerGroup.find(QgsProject.instance(), question.id, files=question.files)
 
@@ -86,8 +93,7 @@ class AnswerView(QObject):
         """Turn away from the question; its layers stay."""
         self._thumbnails.cancel()
         self._later.stop()
-        if self._group is not None:
-            self._group.clear_highlight()
+        self._overlay.clear()
         self.question = self.marks = self._group = self._layer = None
         self._matches, self._selected = [], None
 
@@ -99,6 +105,9 @@ class AnswerView(QObject):
         if self._group is None or not self._group.exists:
             self._group = AnswerGroup.create(QgsProject.instance(), self._layer, self.title, self.question.id)
         self._group.show(self.question.files, self.question.what, self.question.threshold_pct)
+        if files and self._is_new:
+            self._group.bring_forward()
+            self._is_new = False
 
     def show_rows(self) -> None:
         """Fill the panel's result block."""
@@ -116,6 +125,7 @@ class AnswerView(QObject):
         if self.question is None or percent == self.question.threshold_pct:
             return
         self.question = replace(self.question, threshold_pct=percent)
+        self._overlay.highlight(None)
         if self._group is not None:
             self._group.set_threshold(percent)
         self._collect()
@@ -123,8 +133,10 @@ class AnswerView(QObject):
         self._later.start()
 
     def show_marks(self) -> None:
-        """Tell the panel how many examples there are."""
-        if self.question is not None and self.marks is not None:
+        """Show the examples on the map, and their number in the panel."""
+        if self.question is not None and self.marks is not None and self._layer is not None:
+            right, wrong = map(geometry_of, self.marks.include), map(geometry_of, self.marks.exclude)
+            self._overlay.show_marks(right, wrong, self._layer.crs())
             self._dock.set_examples(len(self.marks.include), len(self.marks.exclude), self.marks.can_undo)
             self._dock.set_rows(self._rows(), self._count())
 
@@ -140,14 +152,13 @@ class AnswerView(QObject):
         self._selected = number
         self._dock.select_result(number)
         box = QgsRectangle(match.geometry.boundingBox())
-        box.scale(_MARGIN)
+        box.scale(max(_MARGIN, _LEAST_PX * self._pixel() / max(box.width(), box.height(), 1e-9)))
         try:
             self.canvas.setExtent(self._to_map().transformBoundingBox(box))
         except QgsCsException:
             return
         self.canvas.refresh()
-        if self._group is not None:
-            self._group.highlight(match, self.canvas)
+        self._overlay.highlight(match.geometry, self._layer.crs())
 
     def step(self, by: int) -> None:
         """Go to the next or previous match, round and round."""
@@ -178,6 +189,10 @@ class AnswerView(QObject):
             return enough[0]
         most = max(counts.values())
         return max((percent for percent, count in counts.items() if count == most and most), default=10)
+
+    def _pixel(self) -> float:
+        """Return the size of the image's pixels in its own unit; 0 when it has none."""
+        return self._layer.rasterUnitsPerPixelX() if self._layer is not None else 0.0
 
     def _collect(self) -> None:
         self._matches = [] if self._group is None or self.question is None else self._group.matches(

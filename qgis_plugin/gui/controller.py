@@ -10,10 +10,10 @@ from qgis.PyQt.QtCore import QObject, QTimer
 from qgis.PyQt.QtWidgets import QApplication, QFileDialog
 
 from ..engine.client import EngineClient
-from ..engine.protocol import EngineError
+from ..engine.redact import redact
 from ..engine.report import engine_report
 from ..layers.area import geometry_of
-from ..layers.export import ExportError
+from ..layers.results import question_of
 from ..settings import Settings
 from ..words import tr
 from . import cards, states
@@ -24,6 +24,7 @@ from .map_tools import MapTools
 from .plan import PlanError, options_of, source_of
 from .runner import Runner
 from .saved import SavedQuestions
+from .saving import save_matches
 from .teacher import Teacher
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class AskController(QObject):
         self._settle.timeout.connect(self._look)
         self._connect()
         self.dock.set_recent(self.settings.recent_questions)
+        self._keep_answers_out()
         self._turn_to(self.saved.current)
         self.refresh()
 
@@ -69,7 +71,7 @@ class AskController(QObject):
         dock.layerChanged.connect(self._change_layer)
         dock.areaChanged.connect(self._change_area)
         dock.whatChanged.connect(self._change_what)
-        dock.optionsChanged.connect(self._settle.start)
+        dock.optionsChanged.connect(self._change_look)
         dock.exampleClicked.connect(self._ask_example)
         dock.cardAction.connect(self._act)
         dock.thresholdMoved.connect(self._move_threshold)
@@ -87,14 +89,16 @@ class AskController(QObject):
         self.teacher.similarWanted.connect(self._ask_similar)
         self.asker.partial.connect(self._show)
         self.asker.answered.connect(self._answer)
-        self.tools.areaDrawn.connect(self._settle.start)
-        self.saved.restored.connect(self._turn_to)
+        self.tools.areaDrawn.connect(self._change_look)
+        self.saved.restored.connect(self._change_project)
+        QgsProject.instance().layersAdded.connect(self._keep_answers_out)
         QgsProject.instance().layerWillBeRemoved.connect(self._lose_layer)
         self.iface.currentLayerChanged.connect(self._follow_tree)
 
     def close(self) -> None:
         """Stop everything; called when the plugin is unloaded."""
         for signal, slot in (
+            (QgsProject.instance().layersAdded, self._keep_answers_out),
             (QgsProject.instance().layerWillBeRemoved, self._lose_layer),
             (self.iface.currentLayerChanged, self._follow_tree),
         ):
@@ -125,6 +129,7 @@ class AskController(QObject):
         self.ask()
 
     def _ask_similar(self, include: list[dict[str, Any]]) -> None:
+        self.dock.set_question("")
         self._begin("", include)
 
     def _begin(self, text: str, include: list[dict[str, Any]]) -> None:
@@ -189,7 +194,7 @@ class AskController(QObject):
         if runner.estimate is not None:
             return cards.offer(runner.estimate, footer)
         if runner.error is not None:
-            return cards.failed(runner.error, footer)
+            return cards.failed(runner.error, cards.footer(self.client, ""))
         if question is None:
             return states.ready(cards.examples(), footer)
         if self.answers.matches:
@@ -206,15 +211,20 @@ class AskController(QObject):
 
     # What the user does
 
-    def _change_layer(self) -> None:
+    def _change_look(self) -> None:
+        """Forget what was said about another choice, and look at this one when it has been still for a while."""
         if self.runner.waits:
             self.runner.stop()
         self.runner.fail(None)
         self.runner.offer(None)
-        question = self.answers.question
-        if question is not None and layer_of(question) is not self.dock.layer():
-            self.answers.close()
         self._settle.start()
+
+    def _change_layer(self) -> None:
+        """Turn to another image, and to the last answer about it."""
+        self._change_look()
+        layer, question = self.dock.layer(), self.answers.question
+        if layer is not None and (question is None or question.layer_id != layer.id()):
+            self._turn_to(self.saved.latest_of(layer))
         self.refresh()
 
     def _change_area(self) -> None:
@@ -222,7 +232,7 @@ class AskController(QObject):
         self.tools.show_area(is_rectangle)
         if is_rectangle and not self.tools.has_area:
             self.tools.begin("area")
-        self._change_layer()
+        self._change_look()
 
     def _change_what(self) -> None:
         if self.answers.question is not None:
@@ -283,20 +293,7 @@ class AskController(QObject):
             self._change_layer()
 
     def _save_as(self) -> None:
-        filters = ("GeoPackage (*.gpkg)", "ESRI Shapefile (*.shp)", "GeoJSON (*.geojson)")
-        path, kind = QFileDialog.getSaveFileName(self.dock, tr("Save Matches As"), "", ";;".join(filters))
-        if not path:
-            return
-        suffix = kind[kind.index("*") + 1 : -1]
-        path = path if path.lower().endswith((".gpkg", ".shp", ".geojson")) else path + suffix
-        try:
-            self.answers.export(path)
-        except ExportError as problem:
-            self.runner.fail(EngineError("output", str(problem), tr("Choose another folder or name.")))
-            return
-        self.iface.messageBar().pushMessage(
-            tr("Ask the Map"), tr("Saved {path}").format(path=path), Qgis.MessageLevel.Success, 8
-        )
+        save_matches(self.answers, self.dock, self.iface.messageBar())
 
     def _set_up_engine(self, page: str = "") -> None:
         from .engine_dialog import EngineDialog
@@ -304,9 +301,10 @@ class AskController(QObject):
         dialog = EngineDialog(self.settings, self.client, self.iface.mainWindow())
         if page == "install":
             dialog.show_install()
-        dialog.exec()
-        self.client.configure(self.settings)
-        self.runner.fail(None)
+        accepted = dialog.exec()
+        dialog.deleteLater()
+        if accepted:
+            self.runner.fail(None)
         self._appear(True)
 
     def _copy_report(self) -> None:
@@ -316,7 +314,8 @@ class AskController(QObject):
     def _copy_details(self) -> None:
         error = self.runner.error or self.client.problem
         details = cards.details(error) if error is not None else ""
-        QApplication.clipboard().setText(f"{details}\n\n{engine_report(self.client, self.settings)}".strip())
+        report = engine_report(self.client, self.settings)
+        QApplication.clipboard().setText(f"{redact(details)}\n\n{report}".strip())
         self._tell(tr("The details are in the clipboard."))
 
     # What happens around the panel
@@ -347,9 +346,18 @@ class AskController(QObject):
         self.dock.set_choices(status.get("models") or [], status.get("devices") or [])
         self.refresh()
 
+    def _change_project(self, question: Question | None) -> None:
+        self.runner.stop()
+        self.runner.fail(None)
+        self._turn_to(question)
+
+    def _keep_answers_out(self, *_: object) -> None:
+        """Heatmaps are images too, but nobody means to search them."""
+        layers = QgsProject.instance().mapLayers().values()
+        self.dock.layer_box.setExceptedLayerList([layer for layer in layers if question_of(layer)])
+
     def _turn_to(self, question: Question | None) -> None:
         """Show a question of the project as it was left."""
-        self.runner.fail(None)
         if question is None or layer_of(question) is None:
             self.answers.close()
             self.refresh()

@@ -27,8 +27,8 @@ class Marks:
 
     @property
     def can_undo(self) -> bool:
-        """Whether something was marked since the question came up."""
-        return bool(self._past)
+        """Whether there is a mark to take back."""
+        return bool(self._past or self.include or self.exclude)
 
     def verdict_at(self, point: QgsPointXY) -> str:
         """Return ``yes``, ``no`` or nothing: what was said of this place."""
@@ -51,10 +51,15 @@ class Marks:
             self.exclude += (geojson(geometry),)
 
     def undo(self) -> bool:
-        """Take the last mark back."""
-        if not self._past:
+        """Take the last mark back; of an earlier session's, whose order is not known, the wrong ones first."""
+        if self._past:
+            self.include, self.exclude = self._past.pop()
+        elif self.exclude:
+            self.exclude = self.exclude[:-1]
+        elif self.include:
+            self.include = self.include[:-1]
+        else:
             return False
-        self.include, self.exclude = self._past.pop()
         return True
 
     def applied(self, question: Question) -> Question:

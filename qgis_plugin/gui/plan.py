@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 
 
 class PlanError(Exception):
-    """Something about the layer or the area prevents the search; carries what the card says."""
+    """Something about the layer or the area prevents the search; carries what the card says.
+
+    Args:
+        message: What is the matter, and after a colon what to do.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.error = EngineError("area", message)
+        what, _, remedy = message.partition(": ")
+        self.error = EngineError("area", what, remedy[:1].upper() + remedy[1:])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
+from ..words import tr
+
 if TYPE_CHECKING:
     from ..engine.protocol import EngineError, Progress
     from .search import Estimate, Search
@@ -70,6 +72,8 @@ class Runner(QObject):
         """Stop what runs and forget what comes next."""
         self._next = None
         if self.search is not None:
+            if self.progress is not None and self.progress.stage == "embedding":
+                self.told.emit(tr("Stopped. What has been read is kept, and is not read again."))
             self.search.cancel()
 
     def stop_layer(self, layer_id: str) -> None:

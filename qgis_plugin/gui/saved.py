@@ -71,6 +71,10 @@ class SavedQuestions(QObject):
         wanted = question_of(layer) if layer is not None else None
         return next((question for question in self.questions if wanted and question.id == wanted), None)
 
+    def latest_of(self, layer: QgsMapLayer) -> Question | None:
+        """Return the question asked last about an image."""
+        return next((question for question in reversed(self.questions) if question.layer_id == layer.id()), None)
+
     def _put(self, question: Question) -> None:
         places = [number for number, old in enumerate(self.questions) if old.id == question.id]
         if places:

@@ -43,19 +43,21 @@ class TaskBarEntry(QgsTask):
     def __init__(self, title: str) -> None:
         super().__init__(title, QgsTask.Flag.CanCancel)
         self._over = threading.Event()
+        self._succeeded = False
 
     def run(self) -> bool:
         """Wait in the background until the work is over."""
         self._over.wait()
-        return not self.isCanceled()
+        return self._succeeded
 
     def cancel(self) -> None:
         """Let `run` end; the work itself hears of it by `taskTerminated`."""
         self._over.set()
         super().cancel()
 
-    def end(self) -> None:
+    def end(self, *, succeeded: bool) -> None:
         """Tell that the work is over."""
+        self._succeeded = succeeded
         self._over.set()
 
 
@@ -138,6 +140,7 @@ class Search(QObject):
         render, self._render = self._render, None
         if render is not None and render.failed_tiles:
             self.note.emit(tr("{n} map tiles did not arrive; they stay empty.").format(n=render.failed_tiles))
+        self.progress.emit(Progress("reading the image"))
         self.plan = replace(self.plan, render=None, request_source={"path": path, "crs": None, "allow_vrt": False})
         self.start()
 
@@ -148,7 +151,7 @@ class Search(QObject):
     def _send(self, op: str) -> None:
         if self._entry is None and op != "describe":
             self._entry = TaskBarEntry(self._title)
-            self._entry.taskTerminated.connect(self.cancel)
+            self._entry.taskTerminated.connect(self._leave_task_bar)
             QgsApplication.taskManager().addTask(self._entry)
         base = {"source": self.plan.request_source, "look": self.plan.look, "area": self.plan.area}
         request = self._client.request(op, base if op == "describe" else {**base, **self.args})
@@ -172,19 +175,25 @@ class Search(QObject):
             self._entry.setProgress(100 * progress.done / progress.total)
         self.progress.emit(progress)
 
+    def _leave_task_bar(self) -> None:
+        """The user has cancelled in the task bar, whose manager deletes the entry after this."""
+        self._entry = None
+        self.cancel()
+
     def _succeed(self, result: dict[str, Any]) -> None:
-        if self._finish():
+        if self._finish(succeeded=True):
             self.done.emit(result)
 
     def _fail(self, error: EngineError) -> None:
-        if self._finish():
+        if self._finish(succeeded=False):
             self.failed.emit(error)
 
-    def _finish(self) -> bool:
+    def _finish(self, *, succeeded: bool) -> bool:
         if self._over:
             return False
         self._over = True
-        if self._entry is not None:
-            self._entry.taskTerminated.disconnect(self.cancel)
-            self._entry.end()
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.taskTerminated.disconnect(self._leave_task_bar)
+            entry.end(succeeded=succeeded)
         return True

@@ -5,8 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from ..stages import stage_text
 from ..words import tr
 from .model import THRESHOLD_MIN
+
+USERS_OWN = {"query", "area", "examples", "usage"}
+"""Codes of errors that are about what was asked: to change it is the repair."""
 
 
 class State(enum.Enum):
@@ -97,21 +101,6 @@ def size_text(size: float) -> str:
 def windows_text(windows: int) -> str:
     """Return "1 tile" or "n tiles"."""
     return tr("1 tile") if windows == 1 else tr("{count} tiles").format(count=count_text(windows))
-
-
-def stage_text(stage: str) -> str:
-    """Return the engine's stage in words for the user."""
-    known = {
-        "starting": tr("Starting the search engine"),
-        "loading the model": tr("Loading the model"),
-        "downloading": tr("Downloading the model"),
-        "embedding": tr("Reading the image"),
-        "rendering": tr("Drawing the layer"),
-        "scoring": tr("Comparing"),
-        "writing": tr("Writing the result"),
-        "uploading": tr("Sending the image to the engine"),
-    }
-    return known.get(stage, stage[:1].upper() + stage[1:])
 
 
 def progress_view(progress) -> ProgressView:  # noqa: ANN001 - anything with stage, done, total, eta_s
@@ -207,10 +196,17 @@ def empty(threshold_pct: int, best_score: float | None, footer: str = "") -> Vie
 
 
 def error(engine_error, repair: Action | None = None, footer: str = "") -> View:  # noqa: ANN001 - an EngineError
-    """The cause and the next step in one sentence each, the details on demand."""
+    """The cause and the next step in one sentence each, the details on demand.
+
+    What the user can set right has no details, and does not look like a fault of the program.
+    """
+    title = engine_error.message[:1].upper() + engine_error.message[1:]
+    if engine_error.code in USERS_OWN:
+        card = Card("warning", title, engine_error.remedy, (repair,) if repair else ())
+        return View(State.ERROR, card, footer=footer)
     actions = (Action("copy_details", tr("Copy Details")),) + ((repair,) if repair else ())
     text = engine_error.remedy or tr("Copy the details and send them to the authors of GeoAlign.")
-    card = Card("error", engine_error.message, text, actions, details=_details(engine_error))
+    card = Card("error", title, text, actions, details=_details(engine_error))
     return View(State.ERROR, card, footer=footer)
 
 

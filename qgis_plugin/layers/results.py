@@ -6,7 +6,6 @@ kept reference to a deleted layer would crash QGIS.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,19 @@ from qgis.core import (
     QgsProject,
     QgsRasterLayer,
     QgsVectorLayer,
-    QgsWkbTypes,
 )
-from qgis.gui import QgsMapCanvas, QgsRubberBand
 from qgis.PyQt.QtCore import QTimer
-from qgis.PyQt.QtGui import QColor
 
 from ..words import tr
 from .export import export_matches
 from .matches import Match, count_rungs, open_regions, read_matches, rung_filter, uri_of
-from .style import OUTLINE, move_limit, style_heatmap, style_regions
+from .style import move_limit, style_heatmap, style_regions
 
 _QUESTION = "geoalign/question"
+_IMAGE = "geoalign/image"
+"""Of a group: the id of the layer that was searched."""
+_WHAT = "geoalign/what"
+_TITLE_LENGTH = 60
 _ROLE = "geoalign/role"
 _FILE = "geoalign/file/"
 _PERCENT = "geoalign/percent"
@@ -56,7 +56,6 @@ class AnswerGroup:
         self._counts: dict[int, int] = {}
         self._leftover: list[str] = []
         self._theirs: list[str] = []
-        self._band: QgsRubberBand | None = None
         self._filtered_at = 0.0
         self._later = QTimer()
         self._later.setSingleShot(True)
@@ -135,7 +134,7 @@ class AnswerGroup:
         Args:
             files: Paths by "heatmap" and "regions"; a missing or empty one leaves that layer as it is.
             what: "both" (heatmap and boxes), "outlines" (heatmap and outlines), "heatmap" or "boxes": layers that
-                are not wanted are taken away.
+                are not wanted are hidden.
             threshold_pct: The least match shown.
         """
         group = self._group()
@@ -146,6 +145,9 @@ class AnswerGroup:
         before = list(self._files.values())
         self._take_shape("polygons" if what == "outlines" else "boxes")
         wanted = {"heatmap": what != "boxes", "regions": what != "heatmap"}
+        if what != group.customProperty(_WHAT, what):
+            self._show_only(group, wanted)
+        group.setCustomProperty(_WHAT, what)
         for role in ("heatmap", "regions"):
             path = str(files.get(role) or "")
             if path and Path(path).is_file():
@@ -153,6 +155,14 @@ class AnswerGroup:
             group.setCustomProperty(f"{_FILE}{role}", self._files.get(role, ""))
             self._show_role(group, role, wanted[role])
         self._discard([path for path in before if path not in self._files.values()])
+
+    def _show_only(self, group: QgsLayerTreeGroup, wanted: dict[str, bool]) -> None:
+        """Hide what is not wanted any more and show what is: layers stay, their names and styles are the user's."""
+        for role, is_wanted in wanted.items():
+            layer = self._layer(role)
+            node = group.findLayer(layer.id()) if layer is not None else None
+            if node is not None:
+                node.setItemVisibilityChecked(is_wanted)
 
     def _take_shape(self, shape: str) -> None:
         """Turn from boxes to outlines or back; a layer of the other kind goes, unless it is being edited."""
@@ -169,12 +179,9 @@ class AnswerGroup:
             layer.removeCustomProperty(_ROLE)
             self._theirs.append(_path_of(layer))
             layer = None
-        if not is_wanted:
-            if layer is not None:
-                self._project.removeMapLayer(layer.id())
-        elif path and layer is not None:
+        if path and layer is not None:
             self._swap(layer, path)
-        elif path:
+        elif path and is_wanted:
             self._add(group, role, path)
 
     def set_threshold(self, pct: int) -> None:
@@ -182,8 +189,6 @@ class AnswerGroup:
 
         While the slider moves, boxes follow at most every 25 ms: QGIS opens the file anew for each filter.
         """
-        if pct != self._percent:
-            self.clear_highlight()
         self._percent = pct
         heatmap = self.heatmap
         if heatmap is not None:
@@ -206,30 +211,6 @@ class AnswerGroup:
             self._counts = count_rungs(self._files.get("regions", ""), self._shape)
         return self._counts.get(pct, 0)
 
-    def highlight(self, match: Match | None, canvas: QgsMapCanvas | None = None) -> None:
-        """Make one match stand out, or none: drawn on the map where one is given, else selected in its layer."""
-        regions = self.regions
-        if canvas is None:
-            if regions is not None:
-                regions.selectByIds([match.id] if match is not None else [])
-            return
-        self.clear_highlight()
-        if match is None or regions is None:
-            return
-        self._band = QgsRubberBand(canvas, QgsWkbTypes.GeometryType.PolygonGeometry)
-        self._band.setToGeometry(match.geometry, regions)
-        self._band.setStrokeColor(QColor(255, 255, 255))
-        self._band.setSecondaryStrokeColor(QColor(18, 18, 22))
-        self._band.setFillColor(QColor(OUTLINE.red(), OUTLINE.green(), OUTLINE.blue(), 45))
-        self._band.setWidth(3)
-
-    def clear_highlight(self) -> None:
-        """Take the highlight off the map."""
-        if self._band is not None:
-            with contextlib.suppress(RuntimeError):  # the canvas is gone, and the band with it
-                self._band.scene().removeItem(self._band)
-            self._band = None
-
     def export(self, path: str | Path, pct: int) -> int:
         """Write the matches that reach `pct` per cent and return how many there are.
 
@@ -242,18 +223,16 @@ class AnswerGroup:
         """
         return export_matches(self._reader(pct), Path(path), self._project.transformContext())
 
-    def remove(self, delete_files: bool = False) -> None:
-        """Take the group and its layers out of the project."""
-        self.clear_highlight()
-        files = list(self._files.values())
+    def bring_forward(self) -> None:
+        """Show this answer, and hide and fold those to other questions about the same image: they would cover it."""
         group = self._group()
-        layers = [layer.id() for layer in (self._layer("heatmap"), self._layer("regions")) if layer is not None]
-        self._project.removeMapLayers(layers)
-        if group is not None and group.parent() is not None:
-            group.parent().removeChildNode(group)
-        if delete_files:
-            self._files.clear()
-            self._discard(files)
+        if group is None:
+            return
+        group.setItemVisibilityChecked(True)
+        group.setExpanded(True)
+        for other in self._siblings(group):
+            other.setItemVisibilityChecked(False)
+            other.setExpanded(False)
 
     def _group(self) -> QgsLayerTreeGroup | None:
         for group in self._project.layerTreeRoot().findGroups(True):
@@ -262,14 +241,23 @@ class AnswerGroup:
         return None
 
     def _make_group(self, source_layer: QgsMapLayer, title: str) -> QgsLayerTreeGroup:
+        """Make the group above the image and above the answers that are there already."""
         root = self._project.layerTreeRoot()
         node = root.findLayer(source_layer.id())
         parent = node.parent() if node is not None and node.parent() is not None else root
-        index = parent.children().index(node) if node is not None else 0
-        group = parent.insertGroup(index, tr("Ask: {question}").format(question=title))
-        group.setExpanded(True)
+        nodes = parent.children()
+        answers = [place for place, item in enumerate(nodes) if item.customProperty(_IMAGE) == source_layer.id()]
+        index = min([*answers, nodes.index(node) if node in nodes else 0])
+        name = title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 1] + "…"
+        group = parent.insertGroup(index, tr("Ask: {question}").format(question=name))
         group.setCustomProperty(_QUESTION, self.question_id)
+        group.setCustomProperty(_IMAGE, source_layer.id())
         return group
+
+    def _siblings(self, group: QgsLayerTreeGroup) -> list[QgsLayerTreeGroup]:
+        image = group.customProperty(_IMAGE)
+        groups = self._project.layerTreeRoot().findGroups(True)
+        return [one for one in groups if image and one.customProperty(_IMAGE) == image and one != group]
 
     def _layer(self, role: str) -> QgsMapLayer | None:
         for layer in self._project.mapLayers().values():
@@ -340,7 +328,6 @@ class AnswerGroup:
     def _forget(self) -> None:
         self._matches.clear()
         self._counts.clear()
-        self.clear_highlight()
 
 
 def _path_of(layer: QgsMapLayer) -> str:

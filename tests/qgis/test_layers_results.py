@@ -18,11 +18,12 @@ from qgis.core import (
     QgsRasterLayer,
     QgsVectorLayer,
 )
-from qgis.gui import QgsMapCanvas
+from qgis.gui import QgsMapCanvas, QgsRubberBand
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QSize
 
 from qgis_plugin.layers.export import ExportError
+from qgis_plugin.layers.overlay import Overlay
 from qgis_plugin.layers.results import AnswerGroup, question_of
 
 
@@ -141,18 +142,9 @@ def test_refit_keeps_what_the_user_set(project, answer, tmp_path):
     assert not any(Path(path).exists() for path in old.values())
 
 
-def test_what_takes_layers_away_and_back(answer, tmp_path):
-    files = answer.files
-    answer.show(files, "boxes", 50)
-    assert answer.heatmap is None
-    assert Path(files["heatmap"]).exists()
-    answer.show(files, "both", 50)
-    assert answer.heatmap is not None
-
-
 @pytest.mark.parametrize("victim", ["group", "heatmap", "regions", "image", "project"])
 def test_users_delete_what_they_like(project, answer, image, victim, tmp_path):
-    match = answer.matches(50)[0]
+    answer.matches(50)
     if victim == "group":
         imagery = project.layerTreeRoot().findGroup("Imagery")
         imagery.removeChildNode(imagery.findGroup("Ask: trees"))
@@ -163,21 +155,18 @@ def test_users_delete_what_they_like(project, answer, image, victim, tmp_path):
         layer = image if victim == "image" else getattr(answer, victim)
         project.removeMapLayer(layer.id())
     answer.set_threshold(70)
-    answer.highlight(match)
     answer.matches(60)
     answer.count(60)
     answer.show(write_answer(tmp_path / "geoalign", "trees-q1-r2"), "both", 30)
     assert answer.exists == (victim not in ("group", "project"))
     if answer.exists:
         assert answer.regions.featureCount() == 8
-    answer.remove()
-    assert not answer.exists
 
 
 def test_list_lives_without_the_boxes(project, answer):
     files = answer.files
     answer.show(files, "heatmap", 50)
-    assert answer.regions is None
+    assert not is_checked(project, answer.regions)
     assert answer.count(50) == len(answer.matches(50)) == 4
     assert AnswerGroup.find(project, "q1", files).count(50) == 4
     assert AnswerGroup.find(project, "q1").count(50) == 4
@@ -217,9 +206,6 @@ def test_answer_is_found_again(project, answer, tmp_path):
     assert again.files == answer.files
     assert again.count(50) == answer.count(50)
     assert AnswerGroup.find(project, "other") is None
-    answer.remove(delete_files=True)
-    assert AnswerGroup.find(project, "q1") is None
-    assert not list((tmp_path / "geoalign").glob("trees*"))
 
 
 def test_polygons_instead_of_boxes(project, image, tmp_path):
@@ -257,22 +243,42 @@ def test_export_says_what_is_wrong(answer, tmp_path):
         answer.export(tmp_path / "missing" / "a.gpkg", 50)
 
 
-def test_highlight_on_the_map(answer, image, tmp_path):
-    canvas = QgsMapCanvas()
-    answer.highlight(answer.matches(50)[0], canvas)
-    answer.highlight(None, canvas)
-    answer.highlight(answer.matches(50)[1], canvas)
-    answer.set_threshold(40)
-    answer.highlight(answer.matches(50)[0])
-    assert answer.regions.selectedFeatureCount() == 1
+def is_checked(project, layer) -> bool:
+    return project.layerTreeRoot().findLayer(layer.id()).itemVisibilityChecked()
 
 
-def test_highlight_outlives_its_canvas(answer, qtbot):
+def test_what_is_not_wanted_is_hidden_and_keeps_its_name(project, answer):
+    answer.regions.setName("My boats")
+    answer.show({}, "heatmap", 50)
+    assert (is_checked(project, answer.heatmap), is_checked(project, answer.regions)) == (True, False)
+    answer.show({}, "boxes", 50)
+    assert (is_checked(project, answer.heatmap), is_checked(project, answer.regions)) == (False, True)
+    assert answer.regions.name() == "My boats"
+
+
+def test_a_new_answer_comes_on_top_and_hides_the_others(project, image, answer, tmp_path):
+    newer = AnswerGroup.create(project, image, "boats " * 50, "q9")
+    newer.show(write_answer(tmp_path / "geoalign", "boats-q9"), "both", 50)
+    newer.bring_forward()
+    names = [node.name() for node in project.layerTreeRoot().findGroup("Imagery").children()]
+    mine, other = (next(name for name in names if name.startswith(start)) for start in ("Ask: boats", "Ask: trees"))
+    assert len(mine) < 80
+    assert names.index(mine) == names.index(other) - 1
+    groups = {node.name(): node for node in project.layerTreeRoot().findGroups(True)}
+    assert groups[mine].itemVisibilityChecked() and not groups[other].itemVisibilityChecked()
+
+
+def test_overlay_outlives_its_canvas(answer, image):
     canvas = QgsMapCanvas()
-    answer.highlight(answer.matches(50)[0], canvas)
+    overlay = Overlay(canvas)
+    place = answer.matches(50)[0].geometry
+    overlay.highlight(place, image.crs())
+    overlay.show_marks([place], [place], image.crs())
+    bands = [item for item in canvas.scene().items() if isinstance(item, QgsRubberBand)]
+    assert len(bands) == 3
+    overlay.highlight(None)
     sip.delete(canvas)
-    answer.set_threshold(40)
-    answer.remove()
+    overlay.clear()
 
 
 def test_layers_know_their_question(answer, image):
