@@ -7,10 +7,21 @@ import shutil
 import signal
 
 import pytest
-from qgis.core import QgsGeometry, QgsPointXY, QgsProject, QgsRasterLayer, QgsRectangle, QgsVectorLayer
+from qgis.core import (
+    QgsApplication,
+    QgsCoordinateTransform,
+    QgsGeometry,
+    QgsPointXY,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsVectorLayer,
+)
+from tile_server import serve_tiles
 
 from qgis_plugin.gui.controller import AskController
 from qgis_plugin.gui.states import State
+from tests.qgis.conftest import REPO
 
 WAIT_MS = 200_000
 
@@ -233,3 +244,106 @@ def test_without_an_engine_the_panel_says_what_to_do(qgis_iface, qtbot, sample_l
         assert [action.key for action in view.card.actions] == ["use_existing", "install"]
     finally:
         controller.close()
+
+
+@pytest.mark.engine
+def test_cancelled_in_the_task_bar(panel, qtbot, sample):
+    fresh = QgsRasterLayer(str(sample), "fresh")
+    QgsProject.instance().addMapLayer(fresh)
+    panel.dock.set_layer(fresh)
+    panel.client.start()
+    qtbot.waitUntil(lambda: panel.client.state == "ready", timeout=WAIT_MS)
+    wait(panel, qtbot)
+    panel.dock.set_question("trees")
+    panel.ask()
+
+    def running() -> bool:
+        if panel.runner.waits:
+            panel.dock.cardAction.emit("start")
+        return bool(QgsApplication.taskManager().activeTasks())
+
+    qtbot.waitUntil(running, timeout=WAIT_MS)
+    QgsApplication.taskManager().cancelAll()
+    qtbot.waitUntil(lambda: panel.runner.search is None, timeout=WAIT_MS)
+    ask(panel, qtbot, "trees")
+    assert panel.answers.matches
+
+
+@pytest.mark.engine
+def test_a_choice_made_while_a_cost_is_on_show_ends_the_waiting(panel, qtbot, sample, image, monkeypatch):
+    monkeypatch.setattr("qgis_plugin.gui.search.PATIENCE_S", -1)
+    fresh = QgsRasterLayer(str(sample), "fresh")
+    QgsProject.instance().addMapLayer(fresh)
+    panel.dock.set_layer(fresh)
+    panel.dock.set_question("trees")
+    panel.ask()
+    qtbot.waitUntil(lambda: panel.runner.waits, timeout=WAIT_MS)
+    assert state(panel) is State.NOT_INDEXED
+    panel.dock.set_layer(image)
+    panel.dock.layerChanged.emit()
+    qtbot.waitUntil(lambda: panel.runner.search is None or panel.runner.search.op == "describe", timeout=5000)
+    assert state(panel) is not State.INDEXING
+
+
+@pytest.mark.engine
+def test_answers_are_not_offered_as_images_and_each_image_remembers_its_own(panel, qtbot, image, sample):
+    ask(panel, qtbot, "trees")
+    offered = [panel.dock.layer_box.layer(row) for row in range(panel.dock.layer_box.count())]
+    assert group_of(panel).heatmap not in offered
+    other = QgsRasterLayer(str(sample), "other")
+    QgsProject.instance().addMapLayer(other)
+    panel.dock.set_layer(other)
+    panel.dock.layerChanged.emit()
+    assert panel.answers.question is None
+    panel.dock.set_layer(image)
+    panel.dock.layerChanged.emit()
+    assert panel.answers.question.text == "trees"
+    assert panel.answers.matches
+
+
+def test_an_area_that_is_missing_is_no_fault_of_the_program(
+    qgis_iface, qtbot, sample_layer, engine_python, monkeypatch
+):
+    monkeypatch.setenv("GEOALIGN_PYTHON", engine_python)
+    controller = AskController(qgis_iface)
+    qtbot.addWidget(controller.dock)
+    try:
+        controller.client.start()
+        qtbot.waitUntil(lambda: controller.client.state in ("ready", "busy"), timeout=WAIT_MS)
+        controller.dock.set_layer(sample_layer)
+        controller.dock.set_where("selection")
+        controller.dock.set_question("trees")
+        controller.ask()
+        card = controller._view().card
+        assert card.title == "Choose a polygon layer and select the polygons to search in"
+        assert not card.actions and not card.details
+        controller.dock.set_where("layer")
+        controller.dock.areaChanged.emit()
+        assert controller.runner.error is None
+    finally:
+        controller.close()
+
+
+@pytest.mark.engine
+def test_a_layer_of_map_tiles_is_drawn_and_searched(panel, qtbot, image, tmp_path):
+    project = QgsProject.instance()
+    with serve_tiles(REPO / "samples" / "canal.tif", tmp_path) as source:
+        layer = QgsRasterLayer(source, "orthophoto", "wms")
+        assert layer.isValid()
+        project.addMapLayer(layer)
+        canvas = panel.tools.canvas
+        canvas.setDestinationCrs(layer.crs())
+        canvas.setExtent(QgsCoordinateTransform(image.crs(), layer.crs(), project).transformBoundingBox(image.extent()))
+        panel.dock.set_layer(layer)
+        panel.dock.set_where("visible")
+        ask(panel, qtbot, "trees")
+        assert panel.runner.error is None
+        assert panel.answers.matches
+        assert group_of(panel).heatmap.crs() == layer.crs()
+        picture = panel.answers.question.files["source"]
+        assert QgsRasterLayer(picture, "drawn").isValid()
+    # The picture stays, so a mark needs no server.
+    panel.dock.resultMarked.emit(panel.answers.matches[0].id, "no")
+    qtbot.waitUntil(lambda: panel.runner.search is not None, timeout=2000)
+    wait(panel, qtbot)
+    assert panel.runner.error is None
