@@ -229,6 +229,8 @@ class AnswerGroup:
         if group is None:
             return
         group.setItemVisibilityChecked(True)
+        # QGIS folds a group that was empty when it came, and hears only of changes.
+        group.setExpanded(False)
         group.setExpanded(True)
         for other in self._siblings(group):
             other.setItemVisibilityChecked(False)
