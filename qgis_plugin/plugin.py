@@ -74,9 +74,12 @@ class GeoAlignPlugin:
             from .gui.controller import AskController
 
             self.controller = AskController(self.iface)
-            self.iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.controller.dock)
-            self.controller.dock.setToggleVisibilityAction(self.open_action)
-            self.controller.dock.helpRequested.connect(open_help)
+            dock = self.controller.dock
+            self.iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+            # QGIS shares the width out among all panels and would cut the words of a new one.
+            self.iface.mainWindow().resizeDocks([dock], [dock.sizeHint().width()], Qt.Orientation.Horizontal)
+            dock.setToggleVisibilityAction(self.open_action)
+            dock.helpRequested.connect(open_help)
         self.controller.dock.setUserVisible(visible)
         if visible:
             self.controller.dock.focus_question()
@@ -110,9 +113,11 @@ class GeoAlignPlugin:
             self.iface.unregisterMainWindowAction(self.open_action)
             self.iface.removeRasterToolBarIcon(self.open_action)
             self.iface.removePluginRasterMenu(MENU, self.open_action)
+            self.open_action.deleteLater()
             self.open_action = None
         if self.help_action is not None:
             self.iface.pluginHelpMenu().removeAction(self.help_action)
+            self.help_action.deleteLater()
             self.help_action = None
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)

@@ -9,46 +9,34 @@ from qgis.core import QgsProcessingFeedback
 from qgis.PyQt.QtCore import QEventLoop, QTimer
 
 from ..settings import Settings
+from ..stages import stage_text
 from ..words import tr
-from .client import EngineClient, Request
 from .protocol import EngineError, EngineFailure, Progress
+from .shared import Errand, shared
 
-POLL_MS = 100
+POLL_MS = 30
 
 __all__ = ["BlockingEngine", "EngineFailure"]
 
 
 class BlockingEngine:
-    """An engine of its own for the length of a `with` block; started by the first call.
+    """The engine that all of Processing shares; started by the first call, and warm within the `with` block.
 
-    It must be made, used and left in one thread.
-
-    Attributes:
-        client: The client behind it.
+    Args:
+        settings: Say which engine; read at every call.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
-        self._client: EngineClient | None = None
 
     def __enter__(self) -> BlockingEngine:
-        self._client = EngineClient(self._settings)
+        shared.enter(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.stop()
-            client.deleteLater()
-
-    @property
-    def client(self) -> EngineClient:
-        """The client, inside the `with` block."""
-        if self._client is None:
-            raise RuntimeError("a BlockingEngine works inside its `with` block only")
-        return self._client
+        shared.leave(self)
 
     def call(self, op: str, args: dict[str, Any], feedback: QgsProcessingFeedback | None = None) -> dict[str, Any]:
         """Send a request and wait for its result.
@@ -62,63 +50,68 @@ class BlockingEngine:
             EngineFailure: The request failed, or was cancelled (code "cancelled").
         """
         if feedback is not None and feedback.isCanceled():
-            raise EngineFailure(EngineError("cancelled", tr("Stopped.")))
+            raise EngineFailure(_stopped())
         loop = QEventLoop()
-        request = self.client.request(op, args)
-        call = _Call(request, loop, feedback)
+        call = _Call(shared.submit(self._settings, op, args), loop, feedback)
         poll = QTimer()
         poll.timeout.connect(call.poll)
         poll.start(POLL_MS)
-        if not call.over:
-            # a click while this waits in the main thread must not start anything else
-            loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+        # a click while this waits in the main thread must not start anything else
+        loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
         poll.stop()
         if call.error is not None:
             raise EngineFailure(call.error)
-        return call.result or {}
+        return call.result
 
 
 class _Call:
-    """Connects one request with a feedback and a waiting loop."""
+    """Passes on what the engine's thread hears, in the thread that waits."""
 
-    def __init__(self, request: Request, loop: QEventLoop, feedback: QgsProcessingFeedback | None) -> None:
-        self.result: dict[str, Any] | None = None
+    def __init__(self, errand: Errand, loop: QEventLoop, feedback: QgsProcessingFeedback | None) -> None:
+        self.result: dict[str, Any] = {}
         self.error: EngineError | None = None
-        self.over = False
-        self._request, self._loop, self._feedback = request, loop, feedback
-        self._stage, self._cancelled = "", False
-        request.progress.connect(self._on_progress)
-        request.note.connect(self._on_note)
-        request.finished.connect(self._on_finished)
-        request.failed.connect(self._on_failed)
+        self._errand, self._loop, self._feedback = errand, loop, feedback
+        self._stage, self._percent, self._cancelled = "", 0.0, False
+        self._advance(0)  # feedbacks in steps hear no percentage twice: the one before ended with 100
 
     def poll(self) -> None:
-        """Pass on that the user has cancelled."""
-        if self._feedback is not None and self._feedback.isCanceled() and not self._cancelled and not self.over:
+        """Look what has come, and pass on that the user has cancelled."""
+        if self._feedback is not None and self._feedback.isCanceled() and not self._cancelled:
             self._cancelled = True
-            self._request.cancel()
+            shared.cancel(self._errand)
+        if not shared.serves(self._errand):
+            self._on_failed(_stopped())
+        while not self._errand.heard.empty():
+            kind, value = self._errand.heard.get()
+            getattr(self, f"_on_{kind}")(value)
 
     def _on_progress(self, progress: Progress) -> None:
-        if self._feedback is None:
-            return
-        if progress.stage and progress.stage != self._stage:
-            self._stage = progress.stage
-            self._feedback.pushInfo(progress.stage)
+        stage = stage_text(progress.stage)
+        if stage and stage != self._stage:
+            self._stage = stage
+            self._on_note(stage)
         if progress.fraction is not None:
-            self._feedback.setProgress(100 * progress.fraction)
+            self._advance(100 * progress.fraction)
+
+    def _advance(self, percent: float) -> None:
+        """Each stage counts from 0; the bar only ever grows."""
+        self._percent = max(self._percent, percent)
+        if self._feedback is not None:
+            self._feedback.setProgress(self._percent)
 
     def _on_note(self, text: str) -> None:
         if self._feedback is not None:
             self._feedback.pushInfo(text)
 
     def _on_finished(self, result: dict[str, Any]) -> None:
+        self._advance(100)
         self.result = result
-        self._end()
+        self._loop.quit()
 
     def _on_failed(self, error: EngineError) -> None:
         self.error = error
-        self._end()
-
-    def _end(self) -> None:
-        self.over = True
         self._loop.quit()
+
+
+def _stopped() -> EngineError:
+    return EngineError("cancelled", tr("Stopped."))

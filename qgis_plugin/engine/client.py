@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Callable
 
 from qgis.PyQt.QtCore import QCoreApplication, QObject, QThread, QTimer, pyqtSignal
 
@@ -166,6 +166,17 @@ class EngineClient(QObject):
         self._drop()
         self._abandon(_cancelled())
         self.start()
+
+    def dismiss(self, then: Callable[[], object]) -> None:
+        """Let go of the engine until the next `configure`; `then` is called when its process is gone."""
+        if self._transport is None:
+            QTimer.singleShot(0, then)
+        else:
+            self._transport.destroyed.connect(lambda *_: then())
+        self._drop()
+        self._abandon(_cancelled())
+        self.choice = None
+        self._look_up()
 
     def stop(self) -> None:
         """End the engine and wait for it, 3 s at most; requests under way are cancelled."""

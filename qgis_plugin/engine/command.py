@@ -22,6 +22,8 @@ ENGINE_VERSION = "0.1.0"
 VARIABLE = "GEOALIGN_PYTHON"
 READY = "ready.json"
 SERVE = ("engine", "--stdio")
+HOST = re.compile(r"[\w.-]+$|[0-9a-f:.]+(%[\w.-]+)?$", re.IGNORECASE)
+"""Names, IPv4 and IPv6."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def find_engine(settings: Settings) -> EngineChoice | None:
     """The engine that the settings ask for, or None when there is none."""
     mode = settings.engine_mode
     if mode == "address":
-        return _quietly(_address, settings.engine_address)
+        return _quietly(check_address, settings.engine_address)
     if mode == "command":
         return _quietly(check_command, settings.engine_command)
     if mode == "managed":
@@ -62,7 +64,7 @@ def why_none(settings: Settings) -> EngineError:
     """Why `find_engine` found nothing, for the user."""
     try:
         if settings.engine_mode == "address":
-            _address(settings.engine_address)
+            check_address(settings.engine_address)
         elif settings.engine_command and settings.engine_mode in ("auto", "command"):
             check_command(settings.engine_command)
     except EngineFailure as failure:
@@ -97,6 +99,28 @@ def check_command(text: str, kind: str = "command") -> EngineChoice:
     return EngineChoice(kind, str(path), SERVE, str(path))
 
 
+def check_address(text: str) -> EngineChoice:
+    """The engine at an address; whether it answers is not looked at.
+
+    Raises:
+        EngineFailure: It is no address of the web.
+    """
+    text = text.strip()
+    try:
+        parts = urlsplit(text if "//" in text else f"http://{text}")
+        valid = parts.scheme in ("http", "https") and HOST.match(parts.hostname or "") and parts.port != 0
+    except ValueError:  # a port or brackets that are none
+        valid = False
+    if not valid:
+        raise EngineFailure(EngineError(
+            "no_engine",
+            tr("“{text}” is no address of an engine.").format(text=text) if text else tr("The address is missing."),
+            tr("Write it like http://gpu-room:8765."),
+        ))  # fmt: skip
+    address = parts._replace(path=parts.path.rstrip("/"), query="", fragment="").geturl()
+    return EngineChoice("address", address, (), parts.netloc.rpartition("@")[2])
+
+
 def environment_python(folder: Path) -> Path | None:
     """The Python of a virtual or conda environment."""
     inside = ("Scripts/python.exe", "python.exe") if sys.platform == "win32" else ("bin/python3", "bin/python")
@@ -120,17 +144,6 @@ def _managed() -> EngineChoice | None:
 def _environment() -> EngineChoice | None:
     named = os.environ.get(VARIABLE, "")
     return _quietly(check_command, named, "environment") if named else None
-
-
-def _address(text: str) -> EngineChoice:
-    parts = urlsplit(text if "//" in text else f"http://{text}")
-    if not text.strip() or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EngineFailure(EngineError(
-            "no_engine", tr("{text} is no address of an engine.").format(text=text or tr("An empty text")),
-            tr("Write it like http://gpu-room:8765."),
-        ))  # fmt: skip
-    address = parts._replace(path=parts.path.rstrip("/"), query="", fragment="").geturl()
-    return EngineChoice("address", address, (), parts.netloc.rpartition("@")[2])
 
 
 def _quietly(check: Callable[..., EngineChoice], *texts: str) -> EngineChoice | None:

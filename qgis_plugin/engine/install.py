@@ -19,6 +19,7 @@ from .network import certificate_environment, proxy_environment
 from .process import prepare
 from .protocol import EngineError, LineReader, speaks
 from .pythons import PROBE, candidates, fits
+from .redact import hide_sign_ins
 from .steps import CPU_INDEX, InstallPlan, Stamps, Step, command_of, free_mb, plan_install
 from .trouble import classify
 
@@ -31,7 +32,6 @@ INDEX_MS = 10_000
 KEPT_OUTPUT = 200_000
 BIG_FILE = 20_000_000
 """Only downloads from this size on move the progress bar."""
-LOGIN = re.compile(r"://[^/@\s]+@")
 RAW_PROGRESS = re.compile(r"^Progress (\d+) of (\d+)$")
 
 
@@ -198,7 +198,7 @@ class Installer(QObject):
             self.progress.emit(min(1.0, self._fraction + self._left[0].share * self._passed))
 
     def _say(self, line: str) -> None:
-        line = LOGIN.sub("://…@", ESCAPES.sub("", line.rstrip()))[:2000]
+        line = hide_sign_ins(ESCAPES.sub("", line.rstrip()))[:2000]
         self.log.write(line.encode("utf-8", "replace") + b"\n")
         self.line.emit(line)
 

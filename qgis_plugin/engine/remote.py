@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from qgis.core import QgsNetworkAccessManager
-from qgis.PyQt.QtCore import QFile, QIODevice, QObject, pyqtSignal
+from qgis.PyQt.QtCore import QFile, QIODevice, QObject, QTimer, pyqtSignal
 from qgis.PyQt.QtNetwork import QNetworkReply
 
 from ..words import tr
@@ -41,6 +41,10 @@ class HttpTransport(QObject):
 
     def open(self) -> None:
         """Ask the engine to introduce itself."""
+        problem = self.web.sign_in_problem()
+        if problem is not None:
+            QTimer.singleShot(0, lambda: self.lose(problem))
+            return
         reply = self.get("/v1/hello")
         reply.finished.connect(lambda: self._on_hello(reply))
 
@@ -324,8 +328,7 @@ class _Job(QObject):
             elif not whole:
                 part.remove()
                 self._fail(EngineError("disk_full", tr("{path} cannot be written.").format(path=target)))
-            else:
-                self._put_in_place(part.fileName(), target)
+            elif self._put_in_place(part.fileName(), target):
                 files[names[0]] = str(target)
                 self._fetch(message, names[1:])
 
@@ -341,11 +344,14 @@ class _Job(QObject):
         reply.downloadProgress.connect(lambda done, total: self._on_moved("downloading", done, total))
         reply.finished.connect(stored)
 
-    def _put_in_place(self, part: str, target: Path) -> None:
+    def _put_in_place(self, part: str, target: Path) -> bool:
         try:
             os.replace(part, target)
         except OSError as error:
+            QFile.remove(part)
             self._fail(_not_written(target, str(error)))
+            return False
+        return True
 
     def _deliver(self, message: dict[str, Any]) -> None:
         if self._over:

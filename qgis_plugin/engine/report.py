@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import re
@@ -16,16 +15,12 @@ from ..settings import Settings
 from .command import ENGINE_VERSION, managed_folder
 from .log import LogFile
 from .protocol import PROTOCOL
+from .redact import redact
 
 if TYPE_CHECKING:
     from .client import EngineClient
 
 LOG_LINES = 40
-SECRETS = (
-    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]+"), r"\1…"),
-    (re.compile(r"(?i)\b(token|password|passwd|secret|authcfg|api[_-]?key)(\W{1,3})[^\s&,;]+"), r"\1\2…"),
-    (re.compile(r"://[^/@\s]+@"), "://…@"),
-)
 
 
 def engine_report(client: EngineClient, settings: Settings) -> str:
@@ -44,27 +39,6 @@ def engine_report(client: EngineClient, settings: Settings) -> str:
         if text.strip():
             lines += [f"## {title}", "", "```", text.replace("```", "'''"), "```", ""]
     return redact("\n".join(lines))
-
-
-def redact(text: str, home: str | None = None, user: str | None = None) -> str:
-    """Without the home folder, the user's name, and anything that looks like a sign-in."""
-    home = str(Path.home()) if home is None else home
-    for pattern, replacement in SECRETS:
-        text = pattern.sub(replacement, text)
-    for form in {home, home.replace("\\", "/"), home.replace("\\", "\\\\")}:
-        if len(form) > 1:
-            text = re.sub(re.escape(form) + r"(?![\w.-])", "~", text, flags=re.IGNORECASE)
-    user = _user() if user is None else user
-    if len(user) > 2:
-        text = re.sub(rf"(?<![\w]){re.escape(user)}(?![\w])", "USER", text)
-    return text
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return ""  # no user name: nothing to hide
 
 
 def _versions() -> dict[str, Any]:

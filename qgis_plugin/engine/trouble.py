@@ -12,11 +12,19 @@ def classify(step: str, output: str) -> EngineError:
     """The failure of a step for the user, with the last lines as details."""
     for code, pattern, message, remedy in _known():
         if re.search(pattern, output, re.IGNORECASE):
-            return EngineError(code, message, remedy, _tail(output), True)
+            return EngineError(code, message or _not_found(output), remedy, _tail(output), True)
     return EngineError(
         "install", tr("The step “{step}” failed.").format(step=step),
         tr("Copy the report and send it to us, or use an engine that exists already."), _tail(output), True,
     )  # fmt: skip
+
+
+def _not_found(output: str) -> str:
+    """Which package pip looked for in vain, with the version it wanted."""
+    found = re.search(r"(?:distribution found for|satisfies the requirement|depends on) +([^\s(]+)", output)
+    if found is None:
+        return tr("A package that fits this computer was not found.")
+    return tr("No version of {package} that fits this computer was found.").format(package=found[1])
 
 
 def _tail(output: str, lines: int = 20) -> str:
@@ -24,7 +32,7 @@ def _tail(output: str, lines: int = 20) -> str:
 
 
 def _known() -> list[tuple[str, str, str, str]]:
-    """Code, pattern, message and remedy; the first that fits counts."""
+    """Code, pattern, message (empty: made from the output) and remedy; the first that fits counts."""
     return [
         (
             "disk_full", r"no space left|disk (is )?full|Errno 28|WinError 112|disk quota",
@@ -57,7 +65,7 @@ def _known() -> list[tuple[str, str, str, str]]:
         (
             "no_wheel", r"No matching distribution|Could not find a version|not a supported wheel|no wheels? with|"
             r"No solution found|ResolutionImpossible",
-            tr("A package that fits this computer was not found."),
+            "",
             tr("Install Python 3.12, or choose a folder with packages for this system."),
         ),
         (

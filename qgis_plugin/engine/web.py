@@ -42,11 +42,21 @@ class Web:
         request.setRawHeader(b"X-GeoAlign-Client", self._client.encode())
         if content_type:
             request.setHeader(QNetworkRequest.KnownHeaders.ContentTypeHeader, content_type)
-        if self._authcfg:
-            answer = QgsApplication.authManager().updateNetworkRequest(request, self._authcfg)
-            if isinstance(answer, tuple):
-                request = answer[1]
-        return request
+        return self._signed(request)[1]
+
+    def sign_in_problem(self) -> EngineError | None:
+        """Why requests cannot be signed, or None: an engine must not be asked without the sign-in that was chosen."""
+        if self._signed(QNetworkRequest(QUrl(self.address)))[0]:
+            return None
+        text = tr("QGIS cannot use the authentication “{name}”.").format(name=self._authcfg)
+        remedy = tr("Choose another one in the engine settings, or enter the master password of QGIS.")
+        return EngineError("unauthorized", text, remedy)
+
+    def _signed(self, request: QNetworkRequest) -> tuple[bool, QNetworkRequest]:
+        if not self._authcfg:
+            return True, request
+        answer = QgsApplication.authManager().updateNetworkRequest(request, self._authcfg)
+        return answer if isinstance(answer, tuple) else (bool(answer), request)
 
 
 def status_of(reply: QNetworkReply) -> int:

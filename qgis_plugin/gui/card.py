@@ -7,7 +7,7 @@ from html import escape
 
 from qgis.PyQt.QtCore import QRectF, Qt, pyqtSignal
 from qgis.PyQt.QtGui import QPainter, QPalette, QPen
-from qgis.PyQt.QtWidgets import QApplication, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+from qgis.PyQt.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 from ..words import tr
 from . import look
@@ -133,7 +133,6 @@ class CardWidget(QWidget):
         key = str(button.property("key"))
         if key == "copy_details":
             self.details.setVisible(bool(self._card.details))
-            QApplication.clipboard().setText(self._card.details)
         self.action.emit(key)
 
 

@@ -41,6 +41,10 @@ def bad_layer(source: LayerSource) -> View:
 
 def engine_view(client: EngineClient, settings: Settings) -> View | None:
     """The view for an engine that cannot be asked now, None for one that can."""
+    if client.state == "none" and settings.engine_mode in ("command", "address"):
+        # One was named and is not there: to install another would not help.
+        repair = Action("engine_settings", tr("Engine Settings…"))
+        return replace(states.error(client.problem, repair, tr("Engine: none")), query_enabled=False, ask="off")
     if client.state == "none":
         plan = plan_install(settings)
         return states.no_engine(plan.size_mb, plan.folder)
@@ -116,7 +120,8 @@ def choose_crs(layer: QgsRasterLayer | None, parent: QWidget) -> bool:
     if layer is None:
         return False
     dialog = QgsProjectionSelectionDialog(parent)
-    if dialog.exec() != QDialog.DialogCode.Accepted:
-        return False
-    layer.setCrs(dialog.crs())
-    return True
+    chosen = dialog.exec() == QDialog.DialogCode.Accepted
+    if chosen:
+        layer.setCrs(dialog.crs())
+    dialog.deleteLater()
+    return chosen

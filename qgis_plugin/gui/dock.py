@@ -6,7 +6,18 @@ from qgis.core import QgsMapLayerProxyModel
 from qgis.gui import QgsDockWidget, QgsMapLayerComboBox, QgsScrollArea
 from qgis.PyQt.QtCore import QEvent, QSize, Qt, pyqtSignal
 from qgis.PyQt.QtGui import QImage
-from qgis.PyQt.QtWidgets import QComboBox, QFrame, QHBoxLayout, QMenu, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qgis.PyQt.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QMenu,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ..words import tr
 from .card import CardWidget
@@ -155,10 +166,6 @@ class AskDock(QgsDockWidget):
         """Select a row and scroll to it."""
         self.block.list.select(result_id)
 
-    def current_result(self) -> int | None:
-        """Return the id of the selected row."""
-        return self.block.list.current_id()
-
     def set_examples(self, yes: int, no: int, can_undo: bool) -> None:
         """Tell how many examples steer the search."""
         self.block.set_examples(yes, no, can_undo)
@@ -179,7 +186,9 @@ class AskDock(QgsDockWidget):
 
     def sizeHint(self) -> QSize:
         """Open wide enough for all words."""
-        return QSize(WIDTH, HEIGHT)
+        words = sum(_whole_width(box) for box in (self.where_box, self.what_box))
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        return QSize(max(WIDTH, words + self.similar_button.width() + 2 * (GAP + MARGIN) + bar), HEIGHT)
 
     def event(self, event: QEvent) -> bool:
         """Claim Esc and F1 before the main window's shortcuts get them."""
@@ -257,8 +266,8 @@ class AskDock(QgsDockWidget):
         rows.addLayout(_row(self.layer_box, self.settings_button))
         rows.addWidget(self.question_row)
         area = _row(self.where_box, self.what_box, self.similar_button)
-        area.setStretch(0, 3)
-        area.setStretch(1, 4)
+        for index, box in enumerate((self.where_box, self.what_box)):
+            area.setStretch(index, _whole_width(box))
         rows.addLayout(area)
         rows.addSpacing(2)
         rows.addWidget(self.card)
@@ -358,6 +367,16 @@ def _combo(name: str, *items: tuple[str, str]) -> ElidedCombo:
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return box
+
+
+def _whole_width(box: ElidedCombo) -> int:
+    """The width at which no entry of a box is cut."""
+    option = QStyleOptionComboBox()
+    box.initStyleOption(option)
+    letters = box.fontMetrics()
+    text = max(letters.horizontalAdvance(box.itemText(index)) for index in range(box.count()))
+    size = QSize(text + letters.averageCharWidth(), letters.height())
+    return box.style().sizeFromContents(QStyle.ContentsType.CT_ComboBox, option, size, box).width()
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Callable
 
 from qgis.gui import QgsAuthConfigSelect, QgsFileWidget
 from qgis.PyQt.QtCore import Qt
@@ -22,8 +22,9 @@ from qgis.PyQt.QtWidgets import (
     QWidget,
 )
 
-from ..engine.command import VARIABLE, check_command
-from ..engine.protocol import EngineFailure
+from ..engine.command import VARIABLE, EngineChoice, check_address, check_command, find_engine
+from ..engine.protocol import EngineError, EngineFailure
+from ..engine.release import release
 from ..words import tr
 from . import look
 from .install_box import InstallBox
@@ -45,6 +46,7 @@ class EngineDialog(QDialog):
         self._lay_out()
         self._load()
         self._before = self._values()
+        self._known = client.choice, settings.authcfg
         self._connect()
         self._show_state(client.state)
         self._on_mode()
@@ -68,17 +70,21 @@ class EngineDialog(QDialog):
         if self.install_box.running():
             self.status.setText(tr("Wait for the installation, or cancel it."))
             return
+        if self.mode() == "address" and not self._takes(check_address, self.address.text()):
+            return
         self._store()
-        self._client.configure(self._settings)
+        if self._is_new() or self._client.state in ("stopped", "wrong"):
+            self._configure()
         super().accept()
 
     def reject(self) -> None:
         """Closing stops a running installation; it can be resumed later."""
-        self.install_box.cancel()
-        if self._values() != self._before:
-            for name, value in self._before.items():
-                setattr(self._settings, name, value)
-            self._client.configure(self._settings)
+        self.install_box.leave()
+        was_tried = self._values() != self._before
+        for name, value in self._before.items():
+            setattr(self._settings, name, value)
+        if (was_tried or not self._client.available()) and self._is_new():
+            self._configure()
         super().reject()
 
     def showEvent(self, event) -> None:  # noqa: ANN001
@@ -109,7 +115,7 @@ class EngineDialog(QDialog):
             self.auto_note.setText(
                 tr("The environment variable {name} names {path}.").format(name=VARIABLE, path=named)
             )
-        self.install_box = InstallBox(self._settings)
+        self.install_box = InstallBox(self._settings, lambda then: release(self._client, then))
         self.command = QgsFileWidget()
         self.command.setStorageMode(QgsFileWidget.StorageMode.GetFile)
         self.command.setDialogTitle(tr("Choose a Python or the Command geoalign"))
@@ -158,12 +164,13 @@ class EngineDialog(QDialog):
     def _connect(self) -> None:
         self._group.buttonClicked.connect(lambda _button: self._on_mode())
         self.check_command_button.clicked.connect(self._check_command)
-        self.check_address_button.clicked.connect(self._check_engine)
+        self.check_address_button.clicked.connect(self._check_address)
         self.report_button.clicked.connect(self._copy_report)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
         self._client.stateChanged.connect(self._show_state)
         self.install_box.finished.connect(self._on_installed)
+        self.install_box.failed.connect(self._on_not_installed)
 
     # Reading and keeping
 
@@ -183,6 +190,15 @@ class EngineDialog(QDialog):
         self._settings.authcfg = self.auth.configId()
         self.install_box.store()
 
+    def _is_new(self) -> bool:
+        """Whether the settings name another engine than the client has: one that stays goes on with its search."""
+        known = find_engine(self._settings), self._settings.authcfg
+        return known != self._known or known[0] != self._client.choice
+
+    def _configure(self) -> None:
+        self._client.configure(self._settings)
+        self._known = self._client.choice, self._settings.authcfg
+
     # Reactions
 
     def _on_mode(self) -> None:
@@ -194,23 +210,39 @@ class EngineDialog(QDialog):
         self.adjustSize()
 
     def _check_command(self) -> None:
+        if self._takes(check_command, self.command.filePath()):
+            self._check_engine()
+
+    def _check_address(self) -> None:
+        if self._takes(check_address, self.address.text()):
+            self._check_engine()
+
+    def _takes(self, check: Callable[[str], EngineChoice], text: str) -> bool:
+        """Check what was typed, and say what is wrong with it."""
         try:
-            check_command(self.command.filePath())
+            check(text)
         except EngineFailure as failure:
-            self.status.setText(f"{failure.error.message} {failure.error.remedy}".strip())
-            return
-        self._check_engine()
+            self.status.setText(_sentences(failure.error))
+            return False
+        return True
 
     def _check_engine(self) -> None:
-        """Start the chosen engine; its state is shown as it comes."""
+        """Start the chosen engine; its state is shown as it comes. One that works on a search is left alone."""
         self._store()
-        self._client.configure(self._settings)
+        if self._is_new() or self._client.state != "busy":
+            self._configure()
         self._client.start()
+        self._show_state(self._client.state)
 
     def _on_installed(self) -> None:
         """A finished installation is a decision: closing the dialog does not take it back."""
         self._check_engine()
         self._before = self._values()
+
+    def _on_not_installed(self) -> None:
+        """What was there before may be there still."""
+        if self._is_new():
+            self._configure()
 
     def _show_state(self, state: str) -> None:
         hello = self._client.hello or {}
@@ -226,8 +258,9 @@ class EngineDialog(QDialog):
         }
         text = texts.get(state, state)
         problem = self._client.problem
-        if state in ("stopped", "wrong") and problem is not None:
-            text = f"{problem.message} {problem.remedy}".strip()
+        named = state == "none" and self._settings.engine_mode in ("command", "address")
+        if (named or state in ("stopped", "wrong")) and problem is not None:
+            text = _sentences(problem)
         elif state == "ready" and hello.get("engine"):
             text = tr("The engine is ready (version {version}).").format(version=hello["engine"])
         self.status.setText(text)
@@ -237,6 +270,10 @@ class EngineDialog(QDialog):
 
         QApplication.clipboard().setText(engine_report(self._client, self._settings))
         self.status.setText(tr("The report is on the clipboard."))
+
+
+def _sentences(error: EngineError) -> str:
+    return f"{error.message} {error.remedy}".strip()
 
 
 def _note(text: str) -> QLabel:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from qgis.gui import QgsFileWidget
-from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtCore import QCoreApplication, Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -31,12 +31,21 @@ class InstallBox(QWidget):
     """Asks first, with size and folder, then installs; cancel and come back at any time."""
 
     finished = pyqtSignal()
+    failed = pyqtSignal()
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: Any, free: Callable[[Callable[[], None]], None] = lambda then: then()) -> None:
+        """Make the box.
+
+        Args:
+            settings: Keep the choices.
+            free: Calls what it is given once no engine runs from the folder: Windows locks the files of one that does.
+        """
         super().__init__()
         self._settings = settings
+        self._free = free
         self._plan: Any = None
         self._installer: Any = None
+        self._began = False
         self._build()
         self._lay_out()
         self.device.currentIndexChanged.connect(lambda _index: self.plan())
@@ -81,13 +90,31 @@ class InstallBox(QWidget):
         self._installer.line.connect(self.log.appendPlainText)
         self._installer.done.connect(self._on_done)
         self._installer.failed.connect(self._on_failed)
+        self._began = False
         self._set_running(True)
-        self._installer.start()
+        self.stage.setText(tr("Stopping the engine"))
+        self._free(self._begin)
 
     def cancel(self) -> None:
         """Stop; what has been installed is kept for the next time."""
-        if self.running():
+        if self.running() and self._began:
             self._installer.cancel()
+        elif self.running():
+            self._on_failed(EngineError("cancelled", tr("Stopped.")))
+
+    def leave(self) -> None:
+        """Stop and go: the installer ends its tools by itself, also when this box is no more."""
+        installer = self._installer
+        if installer is not None:
+            installer.setParent(QCoreApplication.instance())
+            installer.done.connect(installer.deleteLater)
+            installer.failed.connect(installer.deleteLater)
+            self.cancel()
+
+    def _begin(self) -> None:
+        if self.running():
+            self._began = True
+            self._installer.start()
 
     def _build(self) -> None:
         self.summary = QLabel()
@@ -169,6 +196,7 @@ class InstallBox(QWidget):
         self.stage.setText(f"{error.message} {error.remedy}".strip())
         if error.details:
             self.log.appendPlainText(error.details)
+        self.failed.emit()
 
     def _set_running(self, running: bool) -> None:
         if not running:

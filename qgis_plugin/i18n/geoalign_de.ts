@@ -89,11 +89,6 @@
         <translation>Ein leerer Befehl</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/engine/command.py"/>
-        <source>An empty text</source>
-        <translation>Ein leerer Text</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/gui/engine_dialog.py"/>
         <source>An engine is known; it starts with the first question.</source>
         <translation>Ein Suchdienst ist bekannt; er startet mit der ersten Frage.</translation>
@@ -239,6 +234,11 @@
         <translation>Prüfen</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Check its nodata value, or choose another area.</source>
+        <translation>Prüfen Sie seinen Nodata-Wert oder wählen Sie ein anderes Gebiet.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/engine/web.py"/>
         <source>Check that it runs and that the address in the engine settings is right.</source>
         <translation>Prüfen Sie, ob er läuft und ob die Adresse in den Einstellungen des Suchdienstes stimmt.</translation>
@@ -264,6 +264,11 @@
         <translation>Die Pakete werden geprüft</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Checking what is known already</source>
+        <translation>Es wird geprüft, was schon bekannt ist</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/install_box.py"/>
         <source>Choose a Folder with Wheels</source>
         <translation>Einen Ordner mit Wheels wählen</translation>
@@ -279,6 +284,16 @@
         <translation>Wählen Sie einen Polygonlayer und darin die Polygone, in denen gesucht wird</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Choose a smaller area or a coarser ground resolution.</source>
+        <translation>Wählen Sie ein kleineres Gebiet oder eine gröbere Bodenauflösung.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Choose a smaller area or larger tiles.</source>
+        <translation>Wählen Sie ein kleineres Gebiet oder größere Kacheln.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/engine/web.py"/>
         <source>Choose an authentication with its token in the engine settings.</source>
         <translation>Wählen Sie in den Einstellungen des Suchdienstes eine Authentifizierung mit seinem Token.</translation>
@@ -289,9 +304,9 @@
         <translation>Einen Bildlayer wählen</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/controller.py"/>
-        <source>Choose another folder or name.</source>
-        <translation>Wählen Sie einen anderen Ordner oder Namen.</translation>
+        <location filename="../../qgis_plugin/engine/web.py"/>
+        <source>Choose another one in the engine settings, or enter the master password of QGIS.</source>
+        <translation>Wählen Sie in den Einstellungen des Suchdienstes eine andere oder geben Sie das Hauptpasswort von QGIS ein.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/process.py"/>
@@ -302,6 +317,21 @@
         <location filename="../../qgis_plugin/processing/base.py"/>
         <source>Choose one band or three bands, in the order red, green, blue.</source>
         <translation>Wählen Sie einen Kanal oder drei Kanäle in der Reihenfolge Rot, Grün, Blau.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Choose other bands.</source>
+        <translation>Wählen Sie andere Kanäle.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Choose the device cpu.</source>
+        <translation>Wählen Sie das Gerät cpu.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Choose the file format tif.</source>
+        <translation>Wählen Sie das Dateiformat tif.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/landcover.py"/>
@@ -324,7 +354,7 @@
         <translation>Schließen Sie Programme, die ihn benutzen, prüfen Sie seine Rechte und installieren Sie erneut.</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/stages.py"/>
         <source>Comparing</source>
         <translation>Vergleichen</translation>
     </message>
@@ -369,6 +399,11 @@
         <translation>Schneidet ein Bild in georeferenzierte Kacheln, mit einer Tabelle, die sagt, wo jede liegt.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Cutting {name}</source>
+        <translation>{name} wird geschnitten</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/question.py"/>
         <source>Describe what to find, then press Return. Alt+Down shows recent questions.</source>
         <translation>Beschreiben Sie, was gesucht wird, und drücken Sie die Eingabetaste. Alt+Ab zeigt frühere Fragen.</translation>
@@ -394,17 +429,12 @@
         <translation>Geräte: {names}</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
-        <source>Downloading the model</source>
-        <translation>Das Modell wird geladen</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/gui/dock.py"/>
         <source>Draw a Box on the Map</source>
         <translation>Einen Rahmen auf der Karte ziehen</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/stages.py"/>
         <source>Drawing the layer</source>
         <translation>Der Layer wird gezeichnet</translation>
     </message>
@@ -454,7 +484,7 @@
         <translation>Suchdienst {version}</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/gui/cards.py"/>
         <source>Engine: none</source>
         <translation>Suchdienst: keiner</translation>
     </message>
@@ -509,6 +539,11 @@
         <translation>Ausdehnung</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Fetching the result</source>
+        <translation>Das Ergebnis wird geholt</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/processing/tileraster.py"/>
         <source>File format</source>
         <translation>Dateiformat</translation>
@@ -532,6 +567,11 @@
         <location filename="../../qgis_plugin/gui/engine_dialog.py"/>
         <source>Find the engine by itself</source>
         <translation>Den Suchdienst selbst finden</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Finding the matches</source>
+        <translation>Die Treffer werden gesucht</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/asklayer.py"/>
@@ -655,6 +695,11 @@ Das Ergebnis ist ein GeoTIFF mit ganzen Zahlen: 0, wo kein Bild ist, 1 für die 
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/dock.py"/>
+        <source>Heatmap, Outlines</source>
+        <translation>Heatmap, Umrisse</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/gui/dock.py"/>
         <source>Help</source>
         <translation>Hilfe</translation>
     </message>
@@ -754,6 +799,11 @@ Das Ergebnis ist ein GeoTIFF mit ganzen Zahlen: 0, wo kein Bild ist, 1 für die 
         <translation>Er wird angelegt, wenn es ihn nicht gibt.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/gui/cards.py"/>
+        <source>It may be busy with a large step. Wait, or stop it.</source>
+        <translation>Vielleicht arbeitet er an einem großen Schritt. Warten Sie, oder halten Sie ihn an.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>It most likely ran out of memory.</source>
         <translation>Wahrscheinlich ging ihm der Arbeitsspeicher aus.</translation>
@@ -794,7 +844,7 @@ Das Ergebnis ist ein GeoTIFF mit ganzen Zahlen: 0, wo kein Bild ist, 1 für die 
         <translation>Wie dieser</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/stages.py"/>
         <source>Loading the model</source>
         <translation>Das Modell wird geladen</translation>
     </message>
@@ -807,6 +857,16 @@ Das Ergebnis ist ein GeoTIFF mit ganzen Zahlen: 0, wo kein Bild ist, 1 für die 
         <location filename="../../qgis_plugin/processing/parameters.py"/>
         <source>Look at the image with the contrast of its layer style. Otherwise the engine chooses the contrast.</source>
         <translation>Das Bild mit dem Kontrast seines Layerstils ansehen. Sonst wählt der Suchdienst den Kontrast.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Looking around</source>
+        <translation>Überblick wird gewonnen</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Looking at the examples</source>
+        <translation>Die Beispiele werden angesehen</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/steps.py"/>
@@ -856,6 +916,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/gui/result_block.py"/>
         <source>Mark matches to improve the search</source>
         <translation>Treffer markieren, um die Suche zu verbessern</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Mark what you mean on the image.</source>
+        <translation>Markieren Sie auf dem Bild, was Sie meinen.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/parameters.py"/>
@@ -998,6 +1063,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Kein Rechteck ist gezeichnet: Ziehen Sie eines auf der Karte</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/engine/trouble.py"/>
+        <source>No version of {package} that fits this computer was found.</source>
+        <translation>Von {package} wurde keine Version gefunden, die zu diesem Rechner passt.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/results.py"/>
         <source>Not This</source>
         <translation>Nicht dieser</translation>
@@ -1088,6 +1158,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Stellen, die wie diese Worte aussehen, treffen weniger. Trennen Sie sie durch Kommas.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Planning the tiles</source>
+        <translation>Die Kacheln werden geplant</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/processing/findsimilar.py"/>
         <source>Polygons around what is meant, or points on it.</source>
         <translation>Polygone um das Gemeinte oder Punkte darauf.</translation>
@@ -1133,6 +1208,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Python, Befehl oder Ordner einer Umgebung</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/engine/web.py"/>
+        <source>QGIS cannot use the authentication “{name}”.</source>
+        <translation>QGIS kann die Authentifizierung „{name}“ nicht verwenden.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/question.py"/>
         <source>Question</source>
         <translation>Frage</translation>
@@ -1143,7 +1223,12 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Rang</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/stages.py"/>
+        <source>Reading the heatmap</source>
+        <translation>Die Heatmap wird gelesen</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/stages.py"/>
         <source>Reading the image</source>
         <translation>Das Bild wird gelesen</translation>
     </message>
@@ -1178,6 +1263,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Vorhandene Kacheln ersetzen</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Replace what is there, or choose another name or folder.</source>
+        <translation>Ersetzen Sie, was da ist, oder wählen Sie einen anderen Namen oder Ordner.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>Restart</source>
         <translation>Neu starten</translation>
@@ -1193,9 +1283,14 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Läuft neben QGIS in einem eigenen Ordner und ändert das Python von QGIS nicht. Nichts wird heruntergeladen.</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/controller.py"/>
+        <location filename="../../qgis_plugin/gui/saving.py"/>
         <source>Save Matches As</source>
         <translation>Treffer speichern unter</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Save it as a GeoTIFF first.</source>
+        <translation>Speichern Sie es zuerst als GeoTIFF.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/result_block.py"/>
@@ -1203,7 +1298,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Treffer speichern unter…</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/controller.py"/>
+        <location filename="../../qgis_plugin/gui/saving.py"/>
         <source>Saved {path}</source>
         <translation>{path} gespeichert</translation>
     </message>
@@ -1263,7 +1358,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Auswahl</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/stages.py"/>
         <source>Sending the image to the engine</source>
         <translation>Das Bild wird an den Suchdienst gesendet</translation>
     </message>
@@ -1271,6 +1366,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/gui/cards.py"/>
         <source>Set Coordinate System…</source>
         <translation>Koordinatensystem setzen…</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/remedies.py"/>
+        <source>Set the coordinate system of the layer.</source>
+        <translation>Setzen Sie das Koordinatensystem des Layers.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/trouble.py"/>
@@ -1333,7 +1433,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Startet den Suchdienst und nennt seine Version, seine Modelle und die Geräte, auf denen er rechnen kann. Gibt es keinen, sagt es, warum und was zu tun ist.</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/pieces.py"/>
+        <location filename="../../qgis_plugin/gui/cards.py"/>
         <source>Stop</source>
         <translation>Anhalten</translation>
     </message>
@@ -1353,6 +1453,16 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Angehalten.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/gui/runner.py"/>
+        <source>Stopped. What has been read is kept, and is not read again.</source>
+        <translation type="unfinished"/>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/gui/install_box.py"/>
+        <source>Stopping the engine</source>
+        <translation>Der Suchdienst wird angehalten</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/processing/parameters.py"/>
         <source>Stretch as shown</source>
         <translation>Kontrast wie gezeigt</translation>
@@ -1366,6 +1476,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/engine/trouble.py"/>
         <source>The Python found here cannot make environments.</source>
         <translation>Das hier gefundene Python kann keine Umgebungen anlegen.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/engine/command.py"/>
+        <source>The address is missing.</source>
+        <translation>Die Adresse fehlt.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/web.py"/>
@@ -1446,6 +1561,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/engine/client.py"/>
         <source>The engine did not answer within {seconds} seconds.</source>
         <translation>Der Suchdienst antwortete nicht innerhalb von {seconds} Sekunden.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/gui/cards.py"/>
+        <source>The engine does not answer</source>
+        <translation>Der Suchdienst antwortet nicht</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/engine_dialog.py"/>
@@ -1593,6 +1713,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Karte und Layer haben keinen Ort gemeinsam: Wählen Sie den ganzen Layer</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/processing/base.py"/>
+        <source>The mask layer has no polygons. Draw some, or leave the mask empty.</source>
+        <translation>Der Maskenlayer hat keine Polygone. Zeichnen Sie welche oder lassen Sie die Maske leer.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/layers/export.py"/>
         <source>The matches are no longer in the project: ask again</source>
         <translation>Die Treffer sind nicht mehr im Projekt: Fragen Sie erneut</translation>
@@ -1666,6 +1791,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/layers/area.py"/>
         <source>The visible map does not show this layer: zoom to it</source>
         <translation>Die sichtbare Karte zeigt diesen Layer nicht: Zoomen Sie dorthin</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/processing/areas.py"/>
+        <source>There are too many shapes for one search. Take fewer or simpler ones.</source>
+        <translation>Für eine Suche sind das zu viele Formen. Nehmen Sie weniger oder einfachere.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/command.py"/>
@@ -1923,7 +2053,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Schreiben Sie sie wie http://gpu-room:8765.</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/states.py"/>
+        <location filename="../../qgis_plugin/stages.py"/>
         <source>Writing the result</source>
         <translation>Das Ergebnis wird geschrieben</translation>
     </message>
@@ -2088,6 +2218,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>{failed} von {tiles} Kacheln kamen leer zurück; dort wird nichts gefunden.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/processing/tileraster.py"/>
+        <source>{label}: write “{text}” like {examples}.</source>
+        <translation>{label}: Schreiben Sie „{text}“ wie {examples}.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/layers/style.py"/>
         <source>{limit} weaker match</source>
         <translation>{limit} schwächerer Treffer</translation>
@@ -2096,6 +2231,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/gui/search.py"/>
         <source>{n} map tiles did not arrive; they stay empty.</source>
         <translation>{n} Kartenkacheln kamen nicht an; sie bleiben leer.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/processing/base.py"/>
+        <source>{output}: GeoAlign writes GeoTIFF. Choose a name that ends in .tif.</source>
+        <translation>{output}: GeoAlign schreibt GeoTIFF. Wählen Sie einen Namen, der auf .tif endet.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/remote.py"/>
@@ -2138,11 +2278,6 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>{size} kB</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/engine/command.py"/>
-        <source>{text} is no address of an engine.</source>
-        <translation>{text} ist keine Adresse eines Suchdienstes.</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/gui/cards.py"/>
         <source>{tiles} will be fetched and drawn into a picture of about {size}, then searched.</source>
         <translation>{tiles} werden geholt, zu einem Bild von etwa {size} gezeichnet und dann durchsucht.</translation>
@@ -2158,7 +2293,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>{yes} wie dieser · {no} nicht dieser</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/processing/base.py"/>
+        <location filename="../../qgis_plugin/processing/areas.py"/>
         <source>“{layer}” lies where the coordinate system of the image does not reach.</source>
         <translation>„{layer}“ liegt, wohin das Koordinatensystem des Bildes nicht reicht.</translation>
     </message>
@@ -2171,6 +2306,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/layers/export.py"/>
         <source>“{name}” has an unknown ending: use .gpkg, .shp or .geojson</source>
         <translation>„{name}“ hat eine unbekannte Endung: Nehmen Sie .gpkg, .shp oder .geojson</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/engine/command.py"/>
+        <source>“{text}” is no address of an engine.</source>
+        <translation>„{text}“ ist keine Adresse eines Suchdienstes.</translation>
     </message>
 </context>
 </TS>

@@ -138,10 +138,9 @@ def local_file(layer: QgsRasterLayer) -> str:
     is_plain = not (parts.get("layerName") or parts.get("vsiPrefix") or parts.get("openOptions"))
     if not path or not is_plain or path.startswith("/vsi") or "://" in path:
         return ""
-    # Subdatasets such as NETCDF:"a.nc":var are no paths; C:\ and C:/ are.
-    if ":" in path[2:] and not Path(path).exists():
-        return ""
-    return path if Path(path).is_absolute() else ""
+    # Subdatasets such as NETCDF:"a.nc":var are no paths; C:\ and C:/ are. Relative paths are qgis_process's.
+    may_be_other = ":" in path[2:] or not Path(path).is_absolute()
+    return "" if may_be_other and not Path(path).exists() else str(Path(path).absolute())
 
 
 def wkt(crs: QgsCoordinateReferenceSystem) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -10,18 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qgis.core import (
-    QgsCoordinateTransform,
-    QgsCsException,
     QgsGeometry,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterRasterDestination,
     QgsRasterLayer,
 )
 from qgis.PyQt.QtGui import QIcon
 
+from ..remedies import remedy_text, sentences
 from ..words import tr
+from .areas import fitting, transformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,15 +67,49 @@ class GeoAlignAlgorithm(QgsProcessingAlgorithm):
 
     def canExecute(self) -> tuple[bool, str]:
         """Whether there is an engine; otherwise how to get one."""
-        from ..engine.command import find_engine
+        from ..engine.command import find_engine, why_none
         from ..settings import Settings
 
-        if find_engine(Settings()) is not None:
+        settings = Settings()
+        if find_engine(settings) is not None:
             return True, ""
+        if settings.engine_mode == "address" or settings.engine_command:
+            problem = why_none(settings)
+            return False, sentences(problem.message, problem.remedy)
         return False, tr(
             "There is no search engine yet. Open Raster ▸ GeoAlign ▸ Ask the Map and choose Install…, "
             "or set GEOALIGN_PYTHON to a Python that has the package geoalign."
         )
+
+    def checkParameterValues(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[bool, str]:
+        """Whether all is well; choices may be given as numbers, outputs have to be what the engine writes."""
+        for definition in self.parameterDefinitions():
+            if isinstance(definition, QgsProcessingParameterRasterDestination):
+                ending = Path(destination(parameters.get(definition.name()))).suffix.lower()
+                if ending not in ("", ".tif", ".tiff"):
+                    text = tr("{output}: GeoAlign writes GeoTIFF. Choose a name that ends in .tif.")
+                    return False, text.format(output=definition.description())
+        return super().checkParameterValues(self.in_words(parameters), context)
+
+    def in_words(self, parameters: Parameters) -> Parameters:
+        """The parameters with the words of choices that were given as numbers, as `qgis_process help` lists them."""
+        worded = dict(parameters)
+        for definition in self.parameterDefinitions():
+            number = str(parameters.get(definition.name()))
+            if isinstance(definition, QgsProcessingParameterEnum) and number.isdecimal():
+                worded[definition.name()] = dict(enumerate(definition.options())).get(int(number), number)
+        return worded
+
+    def choice(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> str:
+        """The word of a choice."""
+        return self.parameterAsEnumString(self.in_words(parameters), name, context)
+
+    def raster_layer(self, parameters: Parameters, context: QgsProcessingContext) -> QgsRasterLayer:
+        """The layer to work on."""
+        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
+        if layer is None:
+            raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
+        return layer
 
     @contextmanager
     def engine(self, feedback: QgsProcessingFeedback) -> Iterator[BlockingEngine]:
@@ -88,7 +124,7 @@ class GeoAlignAlgorithm(QgsProcessingAlgorithm):
             error = failure.error
             if error.details:
                 feedback.pushDebugInfo(error.details)
-            raise QgsProcessingException(sentences(error.message, error.remedy)) from failure
+            raise QgsProcessingException(sentences(error.message, remedy_text(error.remedy))) from failure
 
 
 class ImageAlgorithm(GeoAlignAlgorithm):
@@ -100,9 +136,7 @@ class ImageAlgorithm(GeoAlignAlgorithm):
         """Copy what is needed of the layer: it may only be touched in the main thread."""
         from ..layers.source import describe
 
-        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
-        if layer is None:
-            raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
+        layer = self.raster_layer(parameters, context)
         bands = self.bands(parameters, context)
         self.source = describe(layer, self.as_shown(parameters, context), bands)
         if self.source.kind == "none":
@@ -164,7 +198,7 @@ class ImageAlgorithm(GeoAlignAlgorithm):
         settings = Settings()
         look: dict[str, Any] = {
             "model": self.parameterAsString(parameters, "MODEL", context).strip() or settings.model,
-            "device": self.parameterAsEnumString(parameters, "DEVICE", context),
+            "device": self.choice(parameters, "DEVICE", context),
             "gsd_m": self.gsd(parameters, context),
             **self.source.request_look(),
         }
@@ -179,13 +213,16 @@ class ImageAlgorithm(GeoAlignAlgorithm):
         if extent is not None:
             parts.append(extent)
         if self.parameterAsSource(parameters, "MASK", context) is not None:
-            parts.append(QgsGeometry.unaryUnion(self.geometries(parameters, "MASK", context)))
+            mask = self.geometries(parameters, "MASK", context)
+            if not mask:
+                raise QgsProcessingException(tr("The mask layer has no polygons. Draw some, or leave the mask empty."))
+            parts.append(QgsGeometry.unaryUnion(mask))
         if not parts:
             return None
         area = parts[0] if len(parts) == 1 else parts[0].intersection(parts[1])
         if area.isEmpty():
             raise QgsProcessingException(tr("There is nothing to search: the extent and the mask share no ground."))
-        return json.loads(area.asJson())
+        return fitting([area], self.crs)[0]
 
     def rectangle(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> QgsGeometry | None:
         """An extent parameter in the raster's CRS, turned where the systems are; None when it was left empty."""
@@ -198,24 +235,14 @@ class ImageAlgorithm(GeoAlignAlgorithm):
         source = self.parameterAsSource(parameters, name, context)
         if source is None:
             return []
-        transform = QgsCoordinateTransform(source.sourceCrs(), self.crs, context.transformContext())
-        found = [feature.geometry() for feature in source.getFeatures() if feature.hasGeometry()]
-        try:
-            for geometry in found:
-                geometry.transform(transform)
-        except QgsCsException as error:
-            raise QgsProcessingException(
-                tr("“{layer}” lies where the coordinate system of the image does not reach.").format(
-                    layer=source.sourceName()
-                )
-            ) from error
-        return found
+        return transformed(source, self.crs, context.transformContext())
 
 
-def sentences(*texts: str) -> str:
-    """Texts as sentences: with a capital and a full stop."""
-    full = (text if text.endswith((".", "?", "!")) else f"{text}." for text in texts if text)
-    return " ".join(text[0].upper() + text[1:] for text in full)
+def destination(value: Any) -> str:
+    """The text behind an output parameter."""
+    if isinstance(value, QgsProcessingOutputLayerDefinition):
+        value = value.sink.staticValue()
+    return value if isinstance(value, str) else ""
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from qgis.core import (
@@ -19,6 +18,7 @@ from qgis.core import (
 )
 
 from ..words import tr
+from .areas import fitting
 from .parameters import avoid, explained, found, image, listed, look, where
 from .search import SearchAlgorithm
 
@@ -100,20 +100,20 @@ class FindSimilar(SearchAlgorithm):
         examples = self.examples(parameters, "EXAMPLES", context)
         rectangle = self.rectangle(parameters, "EXAMPLE_EXTENT", context)
         if rectangle is not None:
-            examples.append(json.loads(rectangle.asJson()))
+            examples.append(rectangle)
         if not examples:
             raise QgsProcessingException(tr("The layer of examples has no features."))
         question = self.parameterAsString(parameters, "QUERY", context).strip() or None
         extra = {
-            "include": examples,
-            "exclude": self.examples(parameters, "EXCLUDE", context),
+            "include": fitting(examples, self.crs),
+            "exclude": fitting(self.examples(parameters, "EXCLUDE", context), self.crs),
             "avoid": listed(self.parameterAsString(parameters, "AVOID", context)) if question else [],
         }
         return self.search(parameters, context, feedback, [question], extra)
 
-    def examples(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> list[dict[str, Any]]:
-        """The geometries of a parameter as GeoJSON; points and lines become small areas."""
-        return [json.loads(self.widened(geometry).asJson()) for geometry in self.geometries(parameters, name, context)]
+    def examples(self, parameters: Parameters, name: str, context: QgsProcessingContext) -> list[QgsGeometry]:
+        """The geometries of a parameter; points and lines become small areas."""
+        return [self.widened(geometry) for geometry in self.geometries(parameters, name, context)]
 
     def widened(self, geometry: QgsGeometry) -> QgsGeometry:
         """A polygon as it is; around points, the squares that clicks on the map stand for."""

@@ -96,9 +96,7 @@ class HeatmapToBoxes(GeoAlignAlgorithm):
         """Copy what is needed of the layer: it may only be touched in the main thread."""
         from ..layers.source import local_file
 
-        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
-        if layer is None:
-            raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
+        layer = self.raster_layer(parameters, context)
         self.path, self.crs = local_file(layer), layer.crs()
         if not self.path:
             raise QgsProcessingException(tr("The heatmap has to be a file. Export the layer first."))
@@ -108,7 +106,7 @@ class HeatmapToBoxes(GeoAlignAlgorithm):
         self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Cut."""
-        shape = self.parameterAsEnumString(parameters, "SHAPE", context)
+        shape = self.choice(parameters, "SHAPE", context)
         sink, sink_id = self.parameterAsSink(parameters, "OUTPUT", context, match_fields(), match_type(shape), self.crs)
         if sink is None:
             raise QgsProcessingException(self.invalidSinkError(parameters, "OUTPUT"))

@@ -20,6 +20,7 @@ from qgis.core import (
     QgsVectorLayer,
     QgsWkbTypes,
 )
+from qgis.PyQt.QtXml import QDomDocument, QDomElement
 
 from ..words import tr
 
@@ -56,7 +57,7 @@ def add_matches(
         shape: Its layer, "boxes" or "polygons".
         rung: Only the regions of this threshold in percent; None for all.
         feedback: Stops the streaming when it is cancelled.
-        question: Written into the column `query` where the engine wrote none.
+        question: Written into the column `query`; an empty one leaves what the engine wrote.
 
     Returns:
         How many there were.
@@ -73,7 +74,7 @@ def add_matches(
         feature = QgsFeature(fields)
         feature.setGeometry(_as_kind(row.geometry(), shape))
         values = [row.attribute(place) if place >= 0 else None for place in columns]
-        values[0] = values[0] or question
+        values[0] = question or values[0]
         feature.setAttributes(values)
         if not sink.addFeature(feature, QgsFeatureSink.Flag.FastInsert):
             raise QgsProcessingException(tr("A match could not be written: is there space on the disk?"))
@@ -105,6 +106,7 @@ def deliver(path: str, destination: str) -> str:
     source, target = Path(path), Path(destination)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        Path(f"{target}.aux.xml").unlink(missing_ok=True)  # names and statistics of an answer before
         for beside in source.parent.glob(f"{source.stem}.*"):
             if beside.name != source.name and beside.suffix in (".qml", ".xml"):
                 shutil.move(str(beside), str(target.with_name(target.stem + beside.name[len(source.stem) :])))
@@ -142,6 +144,31 @@ def stack(paths: list[str], destination: str, feedback: QgsProcessingFeedback) -
             target.writeBlock(provider.block(1, strip, width, rows), band, 0, top)
     target.setEditable(False)
     return destination
+
+
+def name_bands(path: str, names: list[str], tags: dict[str, str]) -> None:
+    """Name the bands of a raster: in the file beside it that GDAL reads, as QGIS cannot write names into it."""
+    document = QDomDocument()
+    root = document.appendChild(document.createElement("PAMDataset"))
+    root.appendChild(_metadata(document, tags))
+    for number, name in enumerate(names, start=1):
+        band = document.createElement("PAMRasterBand")
+        band.setAttribute("band", number)
+        description = band.appendChild(document.createElement("Description"))
+        description.appendChild(document.createTextNode(name))
+        band.appendChild(_metadata(document, {"GEOALIGN_QUERY": name}))
+        root.appendChild(band)
+    Path(f"{path}.aux.xml").write_text(document.toString(), encoding="utf-8")
+
+
+def _metadata(document: QDomDocument, tags: dict[str, str]) -> QDomElement:
+    metadata = document.createElement("Metadata")
+    for key, value in tags.items():
+        tag = document.createElement("MDI")
+        tag.setAttribute("key", key)
+        tag.appendChild(document.createTextNode(value))
+        metadata.appendChild(tag)
+    return metadata
 
 
 def numbers(count: int, best: float | None) -> dict[str, Any]:

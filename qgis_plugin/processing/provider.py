@@ -54,3 +54,9 @@ class GeoAlignProvider(QgsProcessingProvider):
         """Make one of each."""
         for algorithm in ALGORITHMS:
             self.addAlgorithm(algorithm())
+
+    def unload(self) -> None:
+        """End the engine; QGIS calls this when the plugin goes."""
+        from ..engine.shared import shared
+
+        shared.stop()

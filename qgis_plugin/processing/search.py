@@ -17,7 +17,7 @@ from qgis.core import (
 
 from ..words import tr
 from .base import ImageAlgorithm, Parameters, working_folder
-from .outputs import add_matches, deliver, match_fields, match_type, numbers, stack
+from .outputs import add_matches, deliver, match_fields, match_type, name_bands, numbers, stack
 from .parameters import explained
 from .style import style_heatmap, style_matches
 
@@ -60,16 +60,17 @@ class SearchAlgorithm(ImageAlgorithm):
         extra: dict[str, Any],
     ) -> dict[str, Any]:
         """Ask every question and collect the answers."""
-        shape = self.parameterAsEnumString(parameters, "SHAPE", context)
+        shape = self.choice(parameters, "SHAPE", context)
         sink, sink_id = self.parameterAsSink(parameters, "OUTPUT", context, match_fields(), match_type(shape), self.crs)
         if sink is None:
             raise QgsProcessingException(self.invalidSinkError(parameters, "OUTPUT"))
-        steps = QgsProcessingMultiStepFeedback(len(questions), feedback)
+        parts = 1 if rung_of(self.parameterAsDouble(parameters, "THRESHOLD", context)) is not None else 2
+        steps = QgsProcessingMultiStepFeedback(len(questions) * parts, feedback)
         heatmaps, count, best = [], 0, 0.0
         with working_folder() as folder, self.engine(feedback) as engine:
             common = {**self.request(parameters, context, feedback, folder), **extra}
             for step, question in enumerate(questions):
-                steps.setCurrentStep(step)
+                steps.setCurrentStep(step * parts)
                 answer = self.ask(engine, parameters, context, steps, folder, {**common, "query": question}, step)
                 new = add_matches(sink, answer["regions"], shape, answer["rung"], steps, question or "")
                 heatmaps.append(answer["heatmap"])
@@ -86,7 +87,8 @@ class SearchAlgorithm(ImageAlgorithm):
                 if len(heatmaps) == 1:
                     deliver(heatmaps[0], destination)
                 else:
-                    stack(heatmaps, destination, steps)
+                    stack(heatmaps, destination, feedback)
+                    name_bands(destination, [question or "" for question in questions], answer["tags"])
                 style_heatmap(context, destination, self.parameterAsDouble(parameters, "THRESHOLD", context))
         style_matches(context, sink_id, shape)
         return results
@@ -96,7 +98,7 @@ class SearchAlgorithm(ImageAlgorithm):
         engine: BlockingEngine,
         parameters: Parameters,
         context: QgsProcessingContext,
-        feedback: QgsProcessingFeedback,
+        feedback: QgsProcessingMultiStepFeedback,
         folder: Path,
         arguments: dict[str, Any],
         step: int,
@@ -104,22 +106,29 @@ class SearchAlgorithm(ImageAlgorithm):
         """Ask one question; thresholds between whole percents need a second look at the heatmap."""
         threshold = self.parameterAsDouble(parameters, "THRESHOLD", context)
         area = self.parameterAsDouble(parameters, "MIN_AREA", context)
-        shape = self.parameterAsEnumString(parameters, "SHAPE", context)
-        percent = round(threshold * 100)
-        is_whole = abs(percent / 100 - threshold) < TINY
+        shape = self.choice(parameters, "SHAPE", context)
+        rung = rung_of(threshold)
         arguments = {
             **arguments,
             "min_area_m2": area,
             "top": TOP,
-            "rungs": [percent],
-            "products": ["heatmap", "regions"] if is_whole else ["heatmap"],
+            "rungs": [rung or 50],
+            "products": ["heatmap"] if rung is None else ["heatmap", "regions"],
             "out": str(folder),
             "stem": f"answer{step + 1}",
         }
         result = engine.call("ask", arguments, feedback)
         files = result["files"]
-        if not is_whole:
+        if rung is None:
+            feedback.setCurrentStep(2 * step + 1)
             cut = {"heatmap": files["heatmap"], "threshold": threshold, "min_area_m2": area, "top": TOP}
             cut.update(shape="box" if shape == "boxes" else "polygon", out=str(folder), stem=f"regions{step + 1}")
             files = {**files, "regions": engine.call("regions", cut, feedback)["files"]["regions"]}
-        return {**files, "rung": percent if is_whole else None, "best_score": result.get("best_score")}
+        tags = {f"GEOALIGN_{name.upper()}": str(result.get(name) or "") for name in ("model", "protocol")}
+        return {**files, "tags": tags, "rung": rung, "best_score": result.get("best_score")}
+
+
+def rung_of(threshold: float) -> int | None:
+    """A threshold in percent, at which the engine cuts along with the search; None between whole percents."""
+    percent = round(threshold * 100)
+    return percent if abs(percent / 100 - threshold) < TINY else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
     QgsProcessingContext,
+    QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingOutputFile,
     QgsProcessingOutputNumber,
@@ -21,6 +24,7 @@ from .base import ImageAlgorithm, Parameters, working_folder
 from .parameters import explained, image, number
 
 FORMATS = ["tif", "png", "jpg"]
+LENGTH = re.compile(r"\d*\.?\d+\s*(px|m|%)?")
 
 
 class TileRaster(ImageAlgorithm):
@@ -101,13 +105,28 @@ class TileRaster(ImageAlgorithm):
 
     def canExecute(self) -> tuple[bool, str]:
         """Tiles are many files, which an engine on another machine keeps there."""
-        from ..engine.command import find_engine
-        from ..settings import Settings
+        reason = elsewhere()
+        return (False, reason) if reason else super().canExecute()
 
-        engine = find_engine(Settings())
-        if engine is not None and engine.kind == "address":
-            return False, tr("Tiles are cut on this computer only: choose another engine than an address.")
-        return super().canExecute()
+    def checkParameterValues(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[bool, str]:
+        """Lengths have a unit."""
+        for name, examples in (("TILE", "512px, 250m"), ("OVERLAP", "20%, 64px, 30m")):
+            text = self.parameterAsString(parameters, name, context)
+            if not LENGTH.fullmatch(text.strip()):
+                label = self.parameterDefinition(name).description()
+                return False, tr("{label}: write “{text}” like {examples}.").format(
+                    label=label, text=text, examples=examples
+                )
+        return super().checkParameterValues(parameters, context)
+
+    def prepareAlgorithm(
+        self, parameters: Parameters, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> bool:
+        """Scripts do not ask `canExecute`."""
+        reason = elsewhere()
+        if reason:
+            raise QgsProcessingException(reason)
+        return super().prepareAlgorithm(parameters, context, feedback)
 
     def bands(self, parameters: Parameters, context: QgsProcessingContext) -> tuple[int, ...] | None:
         """Any number of bands."""
@@ -125,9 +144,21 @@ class TileRaster(ImageAlgorithm):
                 "overlap": self.parameterAsString(parameters, "OVERLAP", context),
                 "gsd_m": self.gsd(parameters, context),
                 "bands": list(chosen) if chosen else None,
-                "format": self.parameterAsEnumString(parameters, "FORMAT", context),
-                "out": self.parameterAsString(parameters, "OUTPUT", context),
+                "format": self.choice(parameters, "FORMAT", context),
+                # The engine works in a folder of its own: a relative name counts from QGIS's.
+                "out": str(Path(self.parameterAsString(parameters, "OUTPUT", context)).absolute()),
                 "overwrite": self.parameterAsBoolean(parameters, "OVERWRITE", context),
             }
             result = engine.call("tile", arguments, feedback)
         return {"OUTPUT": result["folder"], "COUNT": result["count"], "MANIFEST": result["manifest"]}
+
+
+def elsewhere() -> str:
+    """Why no tiles are cut when the engine has an address, else an empty text."""
+    from ..engine.command import find_engine
+    from ..settings import Settings
+
+    engine = find_engine(Settings())
+    if engine is None or engine.kind != "address":
+        return ""
+    return tr("Tiles are cut on this computer only: choose another engine than an address.")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from qgis.core import QgsApplication, QgsProcessingFeedback, QgsTask
 
+from qgis_plugin.engine import shared as module
 from qgis_plugin.engine.blocking import BlockingEngine, EngineFailure
+from qgis_plugin.engine.shared import shared
 from qgis_plugin.settings import Settings
 
 FAKE = Path(__file__).with_name("fake_engine.py")
@@ -51,7 +53,9 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_ENGINE", "ok")
     settings = Settings()
     settings.engine_command = str(script)
-    return settings
+    yield settings
+    shared.stop()
+    assert not shared.pids()
 
 
 def in_task(qtbot, function) -> Job:
@@ -70,15 +74,91 @@ def test_a_task_gets_its_answer_with_progress_and_notes(qtbot, settings):
             return [engine.call("ask", {"query": text}, heard)["query"] for text in ("a", "b")]
 
     assert in_task(qtbot, work).value == ["a", "b"]
-    assert heard.infos == ["embedding", "a note"] * 2
+    assert heard.infos == ["Reading the image", "a note"] * 2
     assert 80 in [round(part) for part in heard.parts]
+    assert heard.parts[-1] == 100
 
 
-def test_the_main_thread_works_too(qtbot, settings):
+def runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def ask(settings) -> dict:
     with BlockingEngine(settings) as engine:
-        assert engine.call("ask", {"query": "a"})["query"] == "a"
-        pid = engine.client.pid
-    assert not Path(f"/proc/{pid}").exists()
+        return engine.call("ask", {"query": "a"})
+
+
+def test_the_main_thread_works_too_and_the_engine_stays_warm(qtbot, settings):
+    pids = [ask(settings)["pid"], in_task(qtbot, lambda: ask(settings)).value["pid"], ask(settings)["pid"]]
+    assert len(set(pids)) == 1
+    assert shared.pids() == [pids[0]]
+    shared.stop()
+    assert not runs(pids[0])
+    assert ask(settings)["pid"] != pids[0]
+
+
+def test_two_at_once_get_their_own_answers(qtbot, settings, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    answers = {}
+
+    def work(text):
+        with BlockingEngine(settings) as engine:
+            answers[text] = engine.call("ask", {"query": text})
+
+    threads = [threading.Thread(target=work, args=(text,)) for text in "abc"]
+    for thread in threads:
+        thread.start()
+    qtbot.waitUntil(lambda: not any(thread.is_alive() for thread in threads), timeout=15000)
+    assert {text: answer["query"] for text, answer in answers.items()} == {"a": "a", "b": "b", "c": "c"}
+    assert len({answer["pid"] for answer in answers.values()}) == 1
+
+
+def test_cancelling_one_leaves_the_other(qtbot, settings, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "1")
+    heard = Heard()
+    heard.progressChanged.connect(lambda part: heard.cancel())
+    codes, answers = [], []
+
+    def cancelled():
+        with BlockingEngine(settings) as engine, pytest.raises(EngineFailure) as raised:
+            engine.call("ask", {}, heard)
+        codes.append(raised.value.error.code)
+
+    threads = [threading.Thread(target=cancelled), threading.Thread(target=lambda: answers.append(ask(settings)))]
+    for thread in threads:
+        thread.start()
+    qtbot.waitUntil(lambda: not any(thread.is_alive() for thread in threads), timeout=15000)
+    assert codes == ["cancelled"]
+    assert answers[0]["query"] == "a"
+
+
+def test_without_work_the_engine_ends(qtbot, settings, monkeypatch):
+    monkeypatch.setattr(module, "IDLE_MS", 200)
+    with BlockingEngine(settings) as engine:
+        pid = engine.call("ask", {})["pid"]
+        qtbot.wait(600)
+        assert runs(pid), "the block is not left yet"
+    qtbot.waitUntil(lambda: not runs(pid), timeout=5000)
+
+
+def test_other_settings_lead_to_another_engine(qtbot, settings, tmp_path):
+    first = ask(settings)["pid"]
+    settings.engine_command = shutil.copy(settings.engine_command, tmp_path / "geoalign2")
+    second = ask(settings)["pid"]
+    assert shared.pids() == [second]
+    assert not runs(first)
+
+
+def test_stopping_ends_who_waits(qtbot, settings, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "20")
+    heard = Heard()
+    heard.progressChanged.connect(lambda part: shared.stop())
+
+    def work():
+        with BlockingEngine(settings) as engine:
+            return engine.call("ask", {}, heard)
+
+    assert in_task(qtbot, work).error.code == "cancelled"
 
 
 def test_cancel_in_a_task(qtbot, settings, monkeypatch):
@@ -96,10 +176,9 @@ def test_cancel_in_a_task(qtbot, settings, monkeypatch):
 def test_a_cancelled_feedback_starts_nothing(qtbot, settings):
     heard = Heard()
     heard.cancel()
-    with BlockingEngine(settings) as engine:
-        with pytest.raises(EngineFailure):
-            engine.call("ask", {}, heard)
-        assert engine.client.pid == 0
+    with BlockingEngine(settings) as engine, pytest.raises(EngineFailure):
+        engine.call("ask", {}, heard)
+    assert not shared.pids()
 
 
 @pytest.mark.parametrize(

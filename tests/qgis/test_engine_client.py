@@ -357,6 +357,25 @@ def test_configure_does_not_wait_for_the_old_engine(qtbot, make):
     qtbot.waitUntil(lambda: not alive(pid), timeout=4000)
 
 
+@pytest.mark.parametrize("mode", ["ok", "stubborn"])
+def test_a_dismissed_engine_is_gone_when_told_so(qtbot, make, mode):
+    client, gone_pids = make(mode), []
+    ended(qtbot, client.request("ask", {}))
+    pid, start = client.pid, time.monotonic()
+    client.dismiss(lambda: gone_pids.append(alive(pid)))
+    assert time.monotonic() - start < 0.05
+    assert client.state == "none" and not client.available() and not gone_pids
+    qtbot.waitUntil(lambda: gone_pids == [False], timeout=4000)
+    client.configure()
+    assert client.state == "idle"
+
+
+def test_nothing_to_dismiss(qtbot, make):
+    client, told = make(), []
+    client.dismiss(lambda: told.append(1))
+    qtbot.waitUntil(lambda: told == [1], timeout=1000)
+
+
 def test_two_clients_at_once(qtbot, make):
     one, two = make(), make()
     outcomes = [Outcome(client.request("ask", {})) for client in (one, two)]

@@ -50,7 +50,10 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, str], requires
 
 
 @pytest.fixture
-def wheels(tmp_path) -> Path:
+def wheels(tmp_path, monkeypatch) -> Path:
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     folder = tmp_path / "wheels"
     folder.mkdir()
     wheel(folder, "torch", "2.9", {"torch/__init__.py": "", **{f"torch/m{k}.py": "x = 1\n" * 200 for k in range(400)}})
@@ -193,7 +196,15 @@ def test_a_package_is_missing(qtbot, plan, wheels):
     next(wheels.glob("torch*")).unlink()
     run = finish(qtbot, Run(plan))
     assert run.errors[0].code == "no_wheel"
+    assert "torch" in run.errors[0].message
     assert run.errors[0].details
+
+
+def test_a_package_that_another_needs_is_named(qtbot, plan, wheels):
+    wheel(wheels, "torch", "2.10", {"torch/__init__.py": ""}, ("filelock>=3.10",))
+    next(wheels.glob("torch-2.9*")).unlink()
+    run = finish(qtbot, Run(plan))
+    assert run.errors[0].message == "No version of filelock>=3.10 that fits this computer was found."
 
 
 def test_packages_that_do_not_work_are_made_anew_next_time(qtbot, plan, wheels):
@@ -274,6 +285,18 @@ def test_failures_have_a_name_and_a_remedy(output, code):
     assert output in error.details
 
 
+@pytest.mark.parametrize(
+    ("output", "package"),
+    [
+        ("ERROR: Could not find a version that satisfies the requirement a-b (from torch) (from versions: )", "a-b"),
+        ("torch 2.9 depends on filelock>=3\nERROR: ResolutionImpossible: for help visit", "filelock>=3"),
+        ("x is not a supported wheel on this platform", "A package"),
+    ],
+)
+def test_a_missing_package_is_named(output, package):
+    assert package in classify("Installing PyTorch", output).message
+
+
 def test_the_proxy_of_qgis_is_passed_on():
     settings = QgsSettings()
     try:
@@ -307,6 +330,30 @@ def test_redaction():
     for hidden in ("Jane", "jane", "abc.def", "xyz", "abc1234", "me:pw", "/home", " jroe,"):
         assert hidden not in clean
     assert "jroes" in clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GEOALIGN_TOKEN=hidden", "access_token=hidden", "http://h/x?key=hidden&y=2", 'password: "some hidden"',
+        "password='some hidden", "http://u:p@hidden@h:8/x", "--token hidden", '{"token": "hidden"}',
+        "Authorization: Basic hidden", "-H 'authorization: bearer hidden'", "Bearer hidden",
+    ],
+)  # fmt: skip
+def test_sign_ins_are_hidden(text):
+    clean = redact(text, "", "")
+    assert "hidden" not in clean and "some" not in clean and "…" in clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token is missing or wrong", "give --token-file /x/t or set GEOALIGN_TOKEN", "KeyError: 'x'",
+        "the bearer token is missing", "basic settings", "http://h:8765/a and me@x.org", "token_count=5",
+    ],
+)  # fmt: skip
+def test_sentences_about_sign_ins_stay(text):
+    assert redact(text, "", "") == text
 
 
 def test_environment_python(tmp_path):

@@ -16,6 +16,8 @@ from qgis.core import QgsApplication, QgsAuthMethodConfig, QgsRasterLayer, QgsVe
 
 from qgis_plugin.engine.blocking import BlockingEngine
 from qgis_plugin.engine.client import EngineClient
+from qgis_plugin.engine.command import check_address
+from qgis_plugin.gui import cards
 from qgis_plugin.settings import Settings
 from tests.qgis.test_engine_client import Outcome, ended
 
@@ -46,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self):
+        self.server.gets.append(self.path)
         if self.refused():
             return
         if self.path == "/v1/hello":
@@ -111,7 +114,7 @@ def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.token, server.seconds, server.sees, server.drop = "", 0.2, False, 0
-    server.messages, server.heads, server.files, server.cancelled = [], [], {}, []
+    server.messages, server.gets, server.heads, server.files, server.cancelled = [], [], [], {}, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -205,11 +208,44 @@ def test_nobody_there(qtbot):
     client.stop()
 
 
-@pytest.mark.parametrize("address", ["", "ftp://x", "http://"])
+@pytest.mark.parametrize(
+    "address", ["", "ftp://x", "http://", "not an address", "http://h:port", "http://[", "http://h:99999"]
+)
 def test_no_address(qtbot, address):
     settings = Settings()
     settings.engine_mode, settings.engine_address = "address", address
-    assert EngineClient(settings).state == "none"
+    client = EngineClient(settings)
+    assert client.state == "none"
+    assert "Write it like http://" in client.problem.remedy
+    card = cards.engine_view(client, settings).card
+    assert card.title == client.problem.message and [action.key for action in card.actions][-1] == "engine_settings"
+
+
+@pytest.mark.parametrize("address", ["gpu:8765", "https://gpu.corp/engine/", "10.0.0.7", "http://[::1]:8765", "ä.de"])
+def test_addresses(address):
+    assert check_address(address).kind == "address"
+
+
+def test_a_sign_in_that_is_gone_is_told_and_nothing_goes_out_unsigned(qtbot, server):
+    settings = at(server)
+    settings.authcfg = "gone123"
+    client = EngineClient(settings)
+    error = ended(qtbot, client.request("ping", {})).errors[0]
+    assert error.code == "unauthorized" and "gone123" in error.message
+    assert not server.gets and not server.messages
+    client.stop()
+
+
+def test_a_result_that_cannot_be_put_in_place_ends_the_job_once(qtbot, server, client, sample, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    outcome = ended(qtbot, client.request("ask", arguments(sample, out)))
+    name = Path(outcome.results[0]["files"]["heatmap"])
+    name.unlink()
+    name.mkdir()  # a folder is in the way
+    fetched = server.gets.count(ANSWER)
+    outcome = ended(qtbot, client.request("ask", arguments(sample, out)))
+    assert [error.code for error in outcome.errors] == ["output"] and not outcome.results
+    assert server.gets.count(ANSWER) == fetched + 1 and not list(out.glob("*.part"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from qgis.core import QgsProject
 from qgis.PyQt.QtCore import QEvent, QPoint, Qt
 from qgis.PyQt.QtGui import QColor, QImage, QPalette
-from qgis.PyQt.QtWidgets import QAbstractButton, QApplication, QLabel, QWidget
+from qgis.PyQt.QtWidgets import QAbstractButton, QApplication, QLabel, QStyle, QStyleOptionComboBox, QWidget
 
 from qgis_plugin.engine.protocol import Progress
 from qgis_plugin.gui import look, states
@@ -234,7 +234,7 @@ def test_list_keys_zoom_judge_and_step(answered, qtbot):
     assert marked == [(11, "yes"), (11, "yes"), (11, "no"), (11, "no"), (11, "")]
     assert steps == [1, -1]
     qtbot.keyClick(matches, Qt.Key.Key_Down)
-    assert answered.current_result() == 12
+    assert answered.block.list.current_id() == 12
 
 
 def test_row_buttons_judge_without_zooming(answered, qtbot):
@@ -247,7 +247,19 @@ def test_row_buttons_judge_without_zooming(answered, qtbot):
     assert not zoomed
     row = matches.visualRect(matches.model().index(1, 0))
     qtbot.mouseClick(matches.viewport(), Qt.MouseButton.LeftButton, pos=row.topLeft() + QPoint(20, 20))
-    assert zoomed == [11] and answered.current_result() == 11
+    assert zoomed == [11] and answered.block.list.current_id() == 11
+
+
+def test_no_choice_is_cut_at_the_width_the_panel_opens_with(dock):
+    dock.resize(dock.sizeHint())
+    QApplication.processEvents()
+    for box in (dock.where_box, dock.what_box):
+        option = QStyleOptionComboBox()
+        box.initStyleOption(option)
+        part = QStyle.SubControl.SC_ComboBoxEditField
+        field = box.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, box)
+        for index in range(box.count()):
+            assert box.fontMetrics().horizontalAdvance(box.itemText(index)) <= field.width() - 2, box.itemText(index)
 
 
 def test_context_menu_offers_everything(answered):
@@ -275,13 +287,13 @@ def test_selection_and_thumbnails_survive_a_move_of_the_threshold(answered):
     answered.set_thumbnail(99, image)
     answered.set_rows(tuple(ROWS[:3]), 3)
     matches = answered.block.list
-    assert answered.current_result() == 12
+    assert answered.block.list.current_id() == 12
     QApplication.processEvents()
     rect = matches.visualRect(matches.currentIndex())
     shown = matches.viewport().grab().toImage().pixelColor(rect.left() + 20, rect.top() + 25)
     assert shown.name() == "#ff0000"
     answered.set_rows(ROWS[:1], 1)
-    assert answered.current_result() is None
+    assert answered.block.list.current_id() is None
 
 
 def test_a_new_answer_forgets_old_thumbnails(answered):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+
 import pytest
 from qgis.PyQt.QtCore import QObject, Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import QApplication
 
 from qgis_plugin.engine.client import EngineClient
+from qgis_plugin.engine.command import READY, managed_folder
 from qgis_plugin.engine.protocol import EngineError
+from qgis_plugin.engine.release import release
+from qgis_plugin.engine.shared import shared
 from qgis_plugin.gui import install_box
 from qgis_plugin.gui.engine_dialog import EngineDialog
 from qgis_plugin.settings import Settings
+from tests.qgis.test_engine_client import alive
 
 
 @pytest.fixture
@@ -48,6 +55,95 @@ class ScriptedInstaller(QObject):
 
     def cancel(self):
         self.failed.emit(EngineError("cancelled", "Stopped.", "Install again to go on."))
+
+
+def test_closing_leaves_a_running_engine_alone(dialog, client, qtbot, engine_python):
+    settings = Settings()
+    settings.engine_command = engine_python
+    client.configure(settings)
+    client.start()
+    qtbot.waitUntil(lambda: client.state == "ready", timeout=30000)
+    pid = client.pid
+    for close in (EngineDialog.reject, EngineDialog.accept):
+        again = EngineDialog(Settings(), client)
+        qtbot.addWidget(again)
+        close(again)
+        assert client.state == "ready" and client.pid == pid
+
+
+def test_another_engine_is_taken_once(dialog, client, monkeypatch):
+    configured = []
+    monkeypatch.setattr(client, "configure", configured.append)
+    dialog.set_mode("address")
+    dialog.address.setText("gpu:8765")
+    dialog.accept()
+    assert len(configured) == 1
+
+
+@pytest.mark.parametrize("address", ["not an address", "ftp://x", ""])
+def test_an_address_that_is_none_is_told_at_once(dialog, client, address):
+    dialog.set_mode("address")
+    dialog.address.setText(address)
+    for press in (dialog.check_address_button.click, dialog.accept):
+        dialog.status.clear()
+        press()
+        assert "Write it like http://" in dialog.status.text()
+        assert dialog.isVisible() and Settings().engine_mode == "auto"
+
+
+@pytest.fixture
+def managed(engine_python):
+    """An engine that counts as installed beside QGIS."""
+    folder = managed_folder()
+    (folder / "bin").mkdir(parents=True)
+    script = folder / "bin" / "python3"
+    script.write_text(f'#!/bin/sh\nexec "{engine_python}" "$@"\n')
+    script.chmod(0o755)
+    (folder / READY).write_text("{}")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("end", ["done", "cancelled", "closed"])
+def test_an_installation_stops_its_engine_first_and_looks_again_after(managed, qtbot, qgis_app, monkeypatch, end):
+    monkeypatch.setattr(install_box, "Installer", ScriptedInstaller)
+    client = EngineClient(Settings())
+    client.start()
+    qtbot.waitUntil(lambda: client.state == "ready", timeout=30000)
+    pid, alive_at_start = client.pid, []
+    monkeypatch.setattr(ScriptedInstaller, "start", lambda _installer: alive_at_start.append(alive(pid)))
+    dialog = EngineDialog(Settings(), client)
+    qtbot.addWidget(dialog)
+    dialog.show_install()
+    dialog.install_box.start()
+    installer = dialog.install_box._installer
+    assert not alive_at_start and client.state == "none"
+    if end == "cancelled":
+        dialog.install_box.cancel()
+        assert not dialog.install_box.running() and client.state == "idle"
+    elif end == "closed":
+        dialog.reject()
+        assert client.state == "idle"
+    else:
+        qtbot.waitUntil(lambda: alive_at_start == [False], timeout=5000)
+        installer.done.emit()
+        qtbot.waitUntil(lambda: client.state == "ready", timeout=30000)
+    qtbot.waitUntil(lambda: not alive(pid), timeout=5000)
+    assert end == "done" or not alive_at_start
+    client.stop()
+
+
+def test_the_engine_of_processing_makes_room_too(dialog, qtbot, engine_python):
+    settings, ends = Settings(), []
+    settings.engine_command = engine_python
+    errand = shared.submit(settings, "ping", {})
+    qtbot.waitUntil(lambda: bool(shared.pids()), timeout=10000)
+    pid = shared.pids()[0]
+    start = time.monotonic()
+    release(dialog._client, lambda: ends.append(alive(pid)))
+    assert time.monotonic() - start < 0.05
+    qtbot.waitUntil(lambda: ends == [False], timeout=10000)
+    assert not shared.serves(errand) or not errand.heard.empty()
 
 
 @pytest.mark.parametrize("mode", ["auto", "managed", "command", "address"])

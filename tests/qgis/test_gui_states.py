@@ -146,12 +146,15 @@ def test_an_error_message_is_never_read_as_html(dock):
     assert dock.card.title.textFormat() == dock.card.text.textFormat() == Qt.TextFormat.PlainText
 
 
-def test_details_are_shown_and_copied_on_demand(dock):
+def test_details_are_shown_on_demand_and_copied_by_who_knows_what_must_stay_here(dock, qtbot):
+    QApplication.clipboard().clear()
     dock.show_view(VIEWS["error"])
     assert not dock.card.details.isVisible()
-    dock.card.buttons[0].click()
-    assert dock.card.details.isVisible()
-    assert "no such file" in QApplication.clipboard().text()
+    with qtbot.waitSignal(dock.cardAction) as asked:
+        dock.card.buttons[0].click()
+    assert asked.args == ["copy_details"]
+    assert dock.card.details.isVisible() and "no such file" in dock.card.details.toPlainText()
+    assert QApplication.clipboard().text() == ""
 
 
 def test_texts_for_amounts():

@@ -93,6 +93,12 @@ def test_image_without_place(tmp_path):
     assert "georeference" in describe(layer).reason
 
 
+def test_relative_names_are_files_too(image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = describe(QgsRasterLayer("image.tif", "image"))
+    assert (source.kind, source.path) == ("file", str(tmp_path / "image.tif"))
+
+
 def test_moved_file(image):
     Path(image.source()).unlink()
     assert describe(image).remedy == "repair_path"

@@ -34,6 +34,7 @@ from qgis.PyQt.QtCore import QTimer
 from qgis_plugin.processing.provider import GeoAlignProvider
 from qgis_plugin.settings import Settings
 
+REPO = Path(__file__).resolve().parents[2]
 IDS = {"indexraster", "asklayer", "findsimilar", "landcover", "heatmaptoboxes", "tileraster", "enginestatus"}
 
 
@@ -120,17 +121,25 @@ def test_without_an_engine_the_algorithms_say_what_to_do(provider, monkeypatch):
     for algorithm in provider.algorithms():
         possible, reason = algorithm.canExecute()
         assert possible == (algorithm.name() == "enginestatus")
-        assert possible or "Install" in reason
+        assert possible or "/nowhere/python" in reason
     status = run("enginestatus")
     assert not status["READY"]
-    assert "Install" in status["PROBLEM"]
+    assert "/nowhere/python" in status["PROBLEM"]
+    settings.engine_mode, settings.engine_address = "address", "ftp://x"
+    assert "Write it like http" in provider.algorithm("asklayer").canExecute()[1]
+    settings.engine_mode, settings.engine_command = "managed", ""
+    assert "Install" in provider.algorithm("asklayer").canExecute()[1]
 
 
-def test_tiles_are_not_cut_on_another_machine(provider):
+def test_tiles_are_not_cut_on_another_machine(provider, sample, tmp_path):
     settings = Settings()
     settings.engine_mode, settings.engine_address = "address", "http://127.0.0.1:9"
     assert not provider.algorithm("tileraster").canExecute()[0]
     assert provider.algorithm("asklayer").canExecute()[0]
+    listener = Listener()
+    with pytest.raises(QgsProcessingException):
+        run("tileraster", listener, INPUT=str(sample), OUTPUT=str(tmp_path / "tiles"))
+    assert "on this computer only" in listener.errors[0]
 
 
 def test_engine_status(engine):
@@ -169,8 +178,9 @@ def test_ask_gives_matches_and_a_heatmap(engine, indexed_sample, tmp_path):
 
 
 def test_several_questions_give_one_band_each_and_cut_between_percents(engine, indexed_sample, tmp_path):
+    listener = Listener()
     result = run(
-        "asklayer", INPUT=str(indexed_sample), QUERY="trees; water;trees", THRESHOLD=0.333, SHAPE="polygons",
+        "asklayer", listener, INPUT=str(indexed_sample), QUERY="trees; water;trees", THRESHOLD=0.333, SHAPE="polygons",
         MIN_AREA=40, OUTPUT=str(tmp_path / "found.gpkg"), HEATMAP=str(tmp_path / "two.tif"),
     )  # fmt: skip
     layer = QgsVectorLayer(result["OUTPUT"])
@@ -180,8 +190,12 @@ def test_several_questions_give_one_band_each_and_cut_between_percents(engine, i
     two = QgsRasterLayer(str(tmp_path / "two.tif"))
     assert two.bandCount() == 2
     assert two.dataProvider().sourceHasNoDataValue(1)
+    assert [two.bandName(band) for band in (1, 2)] == ["Band 1: trees", "Band 2: water"]
+    assert listener.percents == sorted(listener.percents)
+    assert listener.percents[-1] == 100
     run("asklayer", INPUT=str(indexed_sample), QUERY="water", OUTPUT="memory:", HEATMAP=str(tmp_path / "one.tif"))
     one = QgsRasterLayer(str(tmp_path / "one.tif"))
+    assert "GEOALIGN_MODEL=geoalign-s" in two.htmlMetadata().replace(" ", "")
     assert one.extent() == two.extent()
     alone, stacked = scores(one, 1), scores(two, 2)
     assert len(alone) == one.width() * one.height()
@@ -265,8 +279,92 @@ def test_tiles(engine, sample, tmp_path):
     result = run("tileraster", **tiles)
     assert result["COUNT"] == len(list((tmp_path / "tiles").rglob("*.tif"))) > 4
     assert Path(result["MANIFEST"]).is_file()
-    with pytest.raises(QgsProcessingException):
+    with pytest.raises(QgsProcessingException, match="Replace what is there"):
+        run("tileraster", **{**tiles, "TILE": "128px"})
+    with pytest.raises(QgsProcessingException, match="like 512px"):
         run("tileraster", **{**tiles, "TILE": "nonsense"})
+
+
+def test_relative_names_count_from_the_folder_of_qgis(engine, sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("tileraster", INPUT=sample.name, TILE="256px", OUTPUT="tiles")
+    assert Path(result["OUTPUT"]) == tmp_path / "tiles"
+    assert Path(result["MANIFEST"]).is_relative_to(tmp_path)
+    result = run("indexraster", INPUT=sample.name, EXTENT=corner(sample))
+    assert result["INDEX"].startswith(f"{sample}.geoalign")
+
+
+def test_choices_may_be_numbers(engine, indexed_sample, tmp_path):
+    shapes = []
+    for shape in (1, "1", "polygons"):
+        found = run("asklayer", INPUT=str(indexed_sample), QUERY="trees", SHAPE=shape, DEVICE=1, OUTPUT="memory:")
+        shapes.append([row.geometry().asWkt() for row in found["OUTPUT"].getFeatures()])
+    assert shapes[0] == shapes[1] == shapes[2] != []
+    with pytest.raises(QgsProcessingException):
+        run("asklayer", INPUT=str(indexed_sample), QUERY="trees", SHAPE=7, OUTPUT="memory:")
+
+
+def test_a_heatmap_is_a_geotiff(engine, indexed_sample, tmp_path):
+    with pytest.raises(QgsProcessingException, match=r"ends in \.tif"):
+        run("asklayer", INPUT=str(indexed_sample), QUERY="a", OUTPUT="memory:", HEATMAP=str(tmp_path / "x.png"))
+
+
+def test_masks_that_trouble(engine, indexed_sample, monkeypatch):
+    def ask(mask, **more):
+        return run("asklayer", INPUT=str(indexed_sample), QUERY="trees", MASK=mask, OUTPUT="memory:", **more)
+
+    with pytest.raises(QgsProcessingException, match="has no polygons"):
+        ask(polygons("EPSG:28992"))
+    square = QgsGeometry.fromWkt("POLYGON((120000 480000, 130000 480000, 130000 490000, 120000 480000))")
+    with pytest.raises(QgsProcessingException, match="does not reach"):
+        ask(polygons("EPSG:4326", square))
+    extent = QgsRasterLayer(str(indexed_sample)).extent()
+    from qgis.core import QgsPointXY
+
+    detailed = QgsGeometry.fromPointXY(QgsPointXY(extent.center())).buffer(extent.width() / 2, 20_000)
+    assert len(detailed.asJson()) > 2_000_000
+    assert ask(polygons("EPSG:28992", detailed))["COUNT"] > 0
+
+
+def test_all_runs_share_one_warm_engine_that_ends_with_the_provider(engine, provider, indexed_sample):
+    from qgis_plugin.engine.shared import shared
+
+    pids = set()
+    for _ in range(2):
+        run("asklayer", INPUT=str(indexed_sample), QUERY="water", OUTPUT="memory:")
+        pids.update(shared.pids())
+    assert len(pids) == 1
+    provider.unload()
+    assert not shared.pids()
+    assert not Path(f"/proc/{pids.pop()}").exists()
+
+
+def test_sentences_read_well_in_qgis():
+    from qgis_plugin.remedies import remedy_text, sentences
+
+    assert sentences("cuda:0 is not there", remedy_text("use --device cpu")) == (
+        "cuda:0 is not there. Choose the device cpu."
+    )
+    assert sentences("/data/site.tif: is empty", "look elsewhere") == "/data/site.tif: is empty. Look elsewhere."
+    assert remedy_text("add --overwrite or choose another folder") == (
+        "Replace what is there, or choose another name or folder."
+    )
+    assert remedy_text("start it again") == "start it again"
+
+
+def test_every_stage_of_the_engine_has_words():
+    """Read from the engine's sources, so that a new stage is not forgotten."""
+    import re
+
+    from qgis_plugin.stages import stage_text
+
+    sources = [*REPO.glob("geoalign_core/engine/*.py"), *REPO.glob("geoalign_core/indexing/*.py")]
+    named = re.compile(r"""job\.(?:stage\(|progress\(.*, )"([a-z ]+)\"""")
+    stages = {stage for path in sources for stage in named.findall(path.read_text(encoding="utf-8"))}
+    assert {"embedding", "scoring", "finding regions", "planning tiles"} <= stages
+    known = (REPO / "qgis_plugin" / "stages.py").read_text(encoding="utf-8")
+    assert [stage for stage in stages if f'"{stage}"' not in known] == []
+    assert stage_text("tiling a.tif") == "Cutting a.tif"
 
 
 def test_index_of_two_images_as_a_batch(engine, sample, tmp_path):
@@ -282,7 +380,7 @@ def test_index_of_two_images_as_a_batch(engine, sample, tmp_path):
 
 
 def test_cancel_ends_soon(engine, sample):
-    listener = Listener(cancel_at="embedding")
+    listener = Listener(cancel_at="Reading the image")
     begun = time.monotonic()
     with pytest.raises(QgsProcessingException):
         run("indexraster", listener, INPUT=str(sample))

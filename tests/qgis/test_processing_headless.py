@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ def qgis_process(tmp_path_factory, engine_python):
         "GEOALIGN_PYTHON": engine_python,
     }
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
         command = [str(PROGRAM), *arguments]
         return subprocess.run(
-            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=180, check=False
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=180, check=False
         )
 
     enabled = run("plugins", "enable", "geoalign")
@@ -71,3 +72,32 @@ def test_it_refuses_an_empty_question(qgis_process, indexed_sample, tmp_path):
     )
     assert done.returncode != 0
     assert "Type what to look for" in done.stdout + done.stderr
+
+
+def test_relative_names_an_index_and_no_orphan(qgis_process, sample):
+    begun = time.monotonic()
+    done = qgis_process(
+        "--json", "run", "geoalign:asklayer", "--", "INPUT=canal.tif", "QUERY=water", "SHAPE=1",
+        "OUTPUT=found.gpkg", "HEATMAP=heat.tif", cwd=sample.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - begun < 120
+    assert Path(f"{sample}.geoalign").is_dir()
+    assert (sample.parent / "heat.tif").is_file()
+    assert "killTimer" not in done.stderr
+    time.sleep(1)
+    assert not engines(), "the engine outlives QGIS"
+
+
+def engines() -> list[str]:
+    """The ids of the engines that this test run has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"geoalign_core" in command and os.environ["GEOALIGN_CACHE"].encode() in environment:
+            found.append(folder.name)
+    return found
