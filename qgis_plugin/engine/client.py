@@ -101,6 +101,8 @@ class EngineClient(QObject):
         self.state = "none"
         self.problem: EngineError | None = None
         self.hello: dict[str, Any] | None = None
+        self.has_run = False
+        """Whether the chosen engine ever said hello."""
         self.device_title = ""
         self.status: dict[str, Any] | None = None
         self.log = engine_log()
@@ -309,7 +311,7 @@ class EngineClient(QObject):
             version = message.get("engine") or "?"
             self._give_up("wrong", EngineError("wrong_version", text.format(version=version), remedy))
             return
-        self.hello = message
+        self.hello, self.has_run = message, True
         self._settle()
         self._send_queued()
 
@@ -358,7 +360,7 @@ class EngineClient(QObject):
             request.end(None, error)
 
     def _look_up(self) -> None:
-        self.hello = None
+        self.hello, self.has_run = None, False
         self.problem = None if self.choice else why_none(self._settings)
         self._set_state("idle" if self.choice else "none")
 

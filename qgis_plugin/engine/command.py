@@ -67,6 +67,8 @@ def why_none(settings: Settings) -> EngineError:
             check_address(settings.engine_address)
         elif settings.engine_command and settings.engine_mode in ("auto", "command"):
             check_command(settings.engine_command)
+        elif os.environ.get(VARIABLE) and settings.engine_mode == "auto":
+            check_command(os.environ[VARIABLE])
     except EngineFailure as failure:
         return failure.error
     return EngineError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qgis.gui import QgsProjectionSelectionDialog
 from qgis.PyQt.QtWidgets import QDialog, QWidget
 
+from ..engine.command import VARIABLE
 from ..engine.install import plan_install
 from ..engine.protocol import EngineError, Progress
 from ..words import tr
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .runner import Runner
     from .search import Estimate
-
-_UNCHANGED = {"cancelled", "query", "area", "examples", "usage"}
-"""Errors that are about the question: to change it is the repair."""
 
 
 def examples() -> tuple[str, ...]:
@@ -41,7 +40,7 @@ def bad_layer(source: LayerSource) -> View:
 
 def engine_view(client: EngineClient, settings: Settings) -> View | None:
     """The view for an engine that cannot be asked now, None for one that can."""
-    if client.state == "none" and settings.engine_mode in ("command", "address"):
+    if client.state == "none" and _is_named(settings):
         # One was named and is not there: to install another would not help.
         repair = Action("engine_settings", tr("Engine Settings…"))
         return replace(states.error(client.problem, repair, tr("Engine: none")), query_enabled=False, ask="off")
@@ -49,16 +48,21 @@ def engine_view(client: EngineClient, settings: Settings) -> View | None:
         plan = plan_install(settings)
         return states.no_engine(plan.size_mb, plan.folder)
     if client.state in ("stopped", "wrong"):
-        return states.stopped(client.problem)
-    if client.state in ("starting", "idle"):
+        return states.stopped(client.problem, never_ran=not client.has_run)
+    if client.state == "starting":
         # A question may be typed and sent already: it waits for the engine.
         return replace(states.starting(), ask="ask")
     return None
 
 
+def _is_named(settings: Settings) -> bool:
+    return settings.engine_mode in ("command", "address") or bool(settings.engine_command or os.environ.get(VARIABLE))
+
+
 def footer(client: EngineClient, searched: str) -> str:
     """What was searched, and how the engine is."""
     names = {
+        "idle": tr("Engine: starts with the next question"),
         "ready": tr("Engine: ready ({device})"),
         "busy": tr("Engine: working ({device})"),
         "silent": tr("Engine: not answering ({device})"),
@@ -99,13 +103,13 @@ def offer(estimate: Estimate, footer_text: str) -> View:
 def failed(error: EngineError, footer_text: str) -> View:
     """An error with the repair that fits it."""
     if error.code == "engine_stopped":
-        return states.stopped(error, footer_text)
+        return states.stopped(error, footer=footer_text)
     if error.code in ("unauthorized", "wrong_version", "device", "model", "torch_load_failed"):
         repair = Action("engine_settings", tr("Engine Settings…"))
     elif error.code == "raster":
         repair = Action("repair_path", tr("Repair Path…"))
     else:
-        repair = None if error.code in _UNCHANGED else Action("retry", tr("Try Again"))
+        repair = None if error.code in states.USERS_OWN else Action("retry", tr("Try Again"))
     return states.error(error, repair, footer_text)
 
 

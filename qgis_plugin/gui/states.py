@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from ..remedies import remedy_text
 from ..stages import stage_text
 from ..words import tr
 from .model import THRESHOLD_MIN
@@ -202,20 +203,23 @@ def error(engine_error, repair: Action | None = None, footer: str = "") -> View:
     """
     title = engine_error.message[:1].upper() + engine_error.message[1:]
     if engine_error.code in USERS_OWN:
-        card = Card("warning", title, engine_error.remedy, (repair,) if repair else ())
+        card = Card("warning", title, remedy_text(engine_error.remedy), (repair,) if repair else ())
         return View(State.ERROR, card, footer=footer)
     actions = (Action("copy_details", tr("Copy Details")),) + ((repair,) if repair else ())
-    text = engine_error.remedy or tr("Copy the details and send them to the authors of GeoAlign.")
+    text = remedy_text(engine_error.remedy) or tr("Copy the details and send them to the authors of GeoAlign.")
     card = Card("error", title, text, actions, details=_details(engine_error))
     return View(State.ERROR, card, footer=footer)
 
 
-def stopped(problem, footer: str = "") -> View:  # noqa: ANN001 - an EngineError or None
-    """The engine's process is gone and does not come back by itself."""
-    text = (problem and (problem.remedy or problem.message)) or tr("It most likely ran out of memory.")
-    actions = (Action("copy_details", tr("Copy Details")), Action("restart", tr("Restart")))
-    details = _details(problem) if problem else ""
-    card = Card("stopped", tr("The engine stopped"), text, actions, details=details)
+def stopped(problem, *, never_ran: bool = False, footer: str = "") -> View:  # noqa: ANN001 - an EngineError or None
+    """The engine's process is gone, or never came; `never_ran` sends to the settings, for it is the wrong one."""
+    title = problem.message.rstrip(".") if problem else tr("The engine stopped")
+    text = remedy_text(problem.remedy) if problem else tr("It most likely ran out of memory.")
+    other = (
+        Action("engine_settings", tr("Engine Settings…")) if never_ran else Action("copy_details", tr("Copy Details"))
+    )
+    actions = (other, Action("restart", tr("Try Again") if never_ran else tr("Restart")))
+    card = Card("stopped", title, text, actions, details=_details(problem) if problem else "")
     return View(State.STOPPED, card, ask="off", footer=footer or tr("Engine: stopped"))
 
 

@@ -191,7 +191,7 @@
     <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>Best match: {score}. Lower the limit, or try other words.</source>
-        <translation>Bester Treffer: {score}. Senken Sie die Grenze oder versuchen Sie andere Worte.</translation>
+        <translation>Bester Treffer: {score}. Senken Sie die Grenze oder versuchen Sie andere Worte; Fragen sind auf Englisch.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/heatmaptoboxes.py"/>
@@ -502,6 +502,11 @@
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>Engine: starting</source>
         <translation>Suchdienst: startet</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/gui/cards.py"/>
+        <source>Engine: starts with the next question</source>
+        <translation>Suchdienst: startet mit der nächsten Frage</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
@@ -1455,7 +1460,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
     <message>
         <location filename="../../qgis_plugin/gui/runner.py"/>
         <source>Stopped. What has been read is kept, and is not read again.</source>
-        <translation type="unfinished"/>
+        <translation>Angehalten. Was gelesen ist, bleibt und wird nicht noch einmal gelesen.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/install_box.py"/>
@@ -1915,7 +1920,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
     <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>Try other words, or a larger area.</source>
-        <translation>Versuchen Sie andere Worte oder ein größeres Gebiet.</translation>
+        <translation>Versuchen Sie andere englische Worte oder ein größeres Gebiet.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/heatmaptoboxes.py"/>
@@ -1990,7 +1995,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
     <message>
         <location filename="../../qgis_plugin/gui/question.py"/>
         <source>What are you looking for?</source>
-        <translation>Was suchen Sie?</translation>
+        <translation>Was suchen Sie? (auf Englisch)</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/enginestatus.py"/>

@@ -36,6 +36,12 @@ KEYS = {
 }
 
 
+def test_an_engine_that_never_ran_sends_to_the_settings():
+    view = states.stopped(EngineError("engine_stopped", "It is no engine.", "Choose another one."), never_ran=True)
+    assert view.card.title == "It is no engine"
+    assert [action.key for action in view.card.actions] == ["engine_settings", "restart"]
+
+
 @pytest.fixture
 def dock(qtbot):
     dock = AskDock()
