@@ -36,6 +36,9 @@ bench: setup-dev
 	$(BIN)/python benchmarks/tile_peers.py
 	$(BIN)/python benchmarks/embed.py
 	$(BIN)/python benchmarks/requery.py
+	@mkdir -p build && cp samples/canal.tif build/bench.tif
+	$(BIN)/python benchmarks/engine.py build/bench.tif
+	-$(QGIS_BIN)/python benchmarks/plugin.py
 
 # The pictures of the docs that show the plugin; looked at after every change of the panel.
 pictures: setup-dev
