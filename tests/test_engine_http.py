@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,6 +128,50 @@ def test_paths_outside_the_roots_are_refused(server, picture, root, tiny_model):
     assert server.message(1, "warm", look=look)[-1]["code"] == "model"
 
 
+def test_a_virtual_raster_leads_nowhere(server, picture):
+    bands = f"<VRTRasterBand dataType='Byte' band='1'><SimpleSource><SourceFilename>{picture}</SourceFilename>"
+    text = f"<VRTDataset rasterXSize='300' rasterYSize='300'>{bands}</SimpleSource></VRTRasterBand></VRTDataset>"
+    assert server.ask("PUT", f"/v1/files/{KEY}/v.tif", text)[0] == 201
+    for allowed in (False, True):
+        source = {"path": f"/v1/files/{KEY}/v.tif", "allow_vrt": allowed}
+        for op, args in (("tile", {"tile": "64px"}), ("ask", {"query": "x", "stem": "s"}), ("describe", {})):
+            failure = server.message(1, op, source=source, **args)[-1]
+            assert failure["code"] == "raster" and "--" not in failure["remedy"], failure
+
+
+def test_breaking_off_a_request_leaves_no_traceback(tmp_path, root):
+    fresh = Server(tmp_path, root)
+    for head in ("PUT /v1/files/abcdefgh/a.tif", "POST /v1/messages"):
+        with socket.create_connection(("127.0.0.1", fresh.port)) as client:
+            lines = (f"{head} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {TOKEN}", "Content-Length: 999")
+            client.sendall("\r\n".join((*lines, "", "II*")).encode())
+            time.sleep(0.2)
+    assert fresh.ask("GET", "/v1/hello")[0] == 200
+    fresh.process.terminate()
+    assert fresh.process.wait(10) == 0
+    assert fresh.process.stderr.read() == ""
+    fresh.process.stderr.close()
+    assert not (tmp_path / "store" / "abcdefgh" / "a.tif").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_folder_of_its_own_goes_with_the_engine(number, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "geoalign_core", "engine", "--http", "127.0.0.1:0"], cwd=REPO, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "TMPDIR": str(tmp_path), "GEOALIGN_TOKEN": TOKEN},
+    )  # fmt: skip
+    port = int(process.stderr.readline().rsplit(":", 1)[1])
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    client.request("PUT", f"/v1/files/{KEY}/a.tif", b"II*", {"Authorization": f"Bearer {TOKEN}"})
+    assert client.getresponse().status == 201
+    assert len(list(tmp_path.glob("geoalign-engine-*/*/a.tif"))) == 1
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    client.close()
+    process.stderr.close()
+    assert not list(tmp_path.glob("geoalign-engine-*"))
+
+
 def test_bad_messages_and_addresses(server):
     for body, code in ((b"garbage", "bad_json"), (b"x" * 2**20, "line_too_long"), (b'{"v":9,"id":1}', "wrong_version")):
         status, data = server.ask("POST", "/v1/messages", body)
@@ -186,3 +234,41 @@ def test_places_of_a_server(tmp_path):
     for key, name in (("short", "a.tif"), (KEY, ".."), (KEY, "a/b"), (KEY, "a\\b"), (KEY, ""), (KEY, "a.")):
         with pytest.raises(Failure):
             storage.place(key, name)
+
+
+def test_what_nobody_uses_goes(tmp_path):
+    storage = Storage(tmp_path, (), 10**6, keep_hours=24)
+
+    async def stream():
+        yield b"II*"
+
+    with contextlib.suppress(StopIteration):
+        storage.receive(KEY, "a.tif", stream()).send(None)
+    theirs, job = tmp_path / "important", tmp_path / f"job-{'0' * 16}"
+    for file in (theirs / "x", job / "a.tif", job / "a.gpkg", tmp_path / KEY / "a.tif.geoalign" / "b" / "shard"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    now = time.time()
+
+    def left(hours):
+        storage.sweep(now + hours * 3600)
+        return sorted(folder.name for folder in tmp_path.iterdir())
+
+    assert left(0.9) == [KEY, "important", job.name]
+    storage.use(job.name, "a.tif")
+    assert job.name in left(0.2)
+    storage.use(job.name, "a.gpkg")
+    assert left(0.2) == [KEY, "important"]
+    assert left(23.9) == [KEY, "important"]
+    assert left(24.1) == ["important"]
+
+
+def test_results_that_nobody_fetches_go_after_an_hour(tmp_path):
+    storage = Storage(tmp_path, (), 10**6)
+    job = storage.folder(None)
+    job.mkdir()
+    (job / "a.tif").touch()
+    storage.sweep(time.time() + 3500)
+    assert job.is_dir()
+    storage.sweep(time.time() + 3700)
+    assert not job.exists()

@@ -164,6 +164,41 @@ def test_an_area_and_bands_and_ranges(engine, canal, tmp_path, tiny_model):
     assert engine.failure("index", source=source, area=square(0, 0, 9))["code"] == "area"
 
 
+def test_a_far_corner_of_an_area_takes_no_longer(engine, asked, canal, tmp_path):
+    left, bottom = (value - 1 for value in rasterio.open(canal).bounds[:2])
+    common = {"source": {"path": str(canal)}, "query": "water", "out": str(tmp_path), "products": ["heatmap"]}
+    histograms = []
+    for far in (1e4, 9e11):
+        corners = [[left, bottom], [left + far, bottom], [left, bottom + far], [left, bottom]]
+        area = {"type": "Polygon", "coordinates": [corners]}
+        begun = time.monotonic()
+        found = engine.result("ask", area=area, include=[square(left, bottom, far)], stem="far", **common)
+        assert time.monotonic() - begun < 3
+        histograms.append(found["histogram"])
+    assert histograms[0] == histograms[1] and sum(histograms[0]) == sum(asked[1][-1]["result"]["histogram"])
+
+
+def test_remedies_name_no_options(engine, canal, tmp_path, tiny_model):
+    source, look = {"path": str(canal)}, {"model": str(tiny_model)}
+    device = engine.failure("describe", source=source, look={"device": "cuda:99"})
+    engine.result("tile", source=source, tile="128px", out=str(tmp_path / "tiles"))
+    there = engine.failure("tile", source=source, tile="64px", out=str(tmp_path / "tiles"))
+    with EngineProcess("--max-windows", "1") as small:
+        large = small.failure("index", source=source, look=look)
+    assert (device["code"], there["code"], large["code"]) == ("device", "output", "too_many_windows")
+    assert not any("--" in failure["remedy"] or not failure["remedy"] for failure in (device, there, large))
+
+
+def test_the_first_band_of_a_stack_of_heatmaps_is_outlined(engine, asked, tmp_path):
+    with rasterio.open(asked[0] / "water.tif") as raster:
+        values, profile = raster.read(1), {**raster.profile, "count": 2}
+    with rasterio.open(tmp_path / "stack.tif", "w", **profile) as out:
+        out.write(values, 1)
+        out.write(np.zeros_like(values), 2)
+    found = engine.result("regions", heatmap=str(tmp_path / "stack.tif"), threshold=0.55, out=str(tmp_path), stem="r")
+    assert found["count"] == asked[1][-1]["result"]["counts"]["55"] > 0
+
+
 def test_another_crs_is_followed_everywhere(engine, canal, tmp_path, tiny_model):
     look = {"model": str(tiny_model)}
     other = {"path": str(canal), "crs": "EPSG:32631"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,8 +18,14 @@ from geoalign_core.engine.command import MAX_WINDOWS
 from geoalign_core.engine.job import Eta
 from geoalign_core.engine.memory import parse_size
 from geoalign_core.engine.protocol import LINE_BYTES, Failure, LineSplitter, Request, encode, parse
-from tests.engine_tools import EngineProcess
+from tests.engine_tools import REPO, EngineProcess
 from tiling.errors import UsageError
+
+ODD_STEM = b'{"v":1,"id":5,"op":"ask","args":{"query":"x","source":{"path":"a"},"out":"o","stem":"%s"}}'
+FAR_AREA = (
+    b'{"v":1,"id":5,"op":"describe","args":{"source":{"path":"a"},"area":'
+    b'{"type":"Polygon","coordinates":[[[far,0],[-far,1],[1,far],[far,0]]]}}}'
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +82,8 @@ def test_the_limit_is_the_one_of_the_settings():
         (b'{"v":1,"id":5,"op":"ask","args":{"query":"\\ud800","source":{"path":"a"},"stem":"s"}}', "bad_request"),
         (b'{"v":1,"id":5,"op":"ask","args":{"query":"x","source":{"path":"a"},"stem":"../s"}}', "bad_request"),
         (b'{"v":1,"id":5,"op":"ask","args":{"query":"x","source":{"path":"a"},"stem":"s","top":1e999}}', "bad_request"),
+        *((ODD_STEM % stem, "bad_request") for stem in (b"con", b"LPT1.old", b"-x", b" ", b".hidden", b"com\xc2\xb9")),
+        *((FAR_AREA.replace(b"far", far), "bad_request") for far in (b"1e308", b"1e200", b"1e13")),
         (b'{"v":1,"id":5,"op":"ask","args":{"source":{"path":"a"},"stem":"s"}}', "query"),
         (b'{"v":1,"id":5,"op":"describe","args":{"source":{"path":"/nowhere.tif"}}}', "raster"),
         (b'{"v":1,"id":5,"op":"describe","args":{"source":{"path":"a"},"area":{"type":"Point"}}}', "bad_request"),
@@ -209,6 +219,28 @@ def test_the_end_of_the_input_ends_the_process(busy, sample_path, tmp_path):
         seconds, code = engine.close_input()
     assert code == 0
     assert seconds < 2
+
+
+@pytest.mark.parametrize("ended_by", ["input", "signal"])
+def test_a_client_that_reads_nothing_does_not_keep_the_engine(ended_by, slow_raster):
+    command = [sys.executable, "-m", "geoalign_core", "engine", "--stdio"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPO) as process:
+        args = json.dumps({"source": {"path": str(slow_raster)}})
+        process.stdin.write(b'{"v":1,"id":1,"op":"index","args":%b}\n' % args.encode())
+        for number in range(2, 2000):
+            process.stdin.write(b'{"v":1,"id":%d,"op":"ping"}\n' % number)
+        process.stdin.flush()
+        try:
+            time.sleep(1.0)
+            begun = time.monotonic()
+            if ended_by == "input":
+                process.stdin.close()
+            else:
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(6) == 0
+            assert time.monotonic() - begun < 2.2
+        finally:
+            process.kill()
 
 
 def test_sigterm_and_shutdown_end_the_process():

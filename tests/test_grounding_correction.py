@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 from scipy.special import expit
 
 from geoalign_core.errors import ExamplesError
-from geoalign_core.grounding.correction import _ANCHOR, _RIDGE, fit_correction
+from geoalign_core.grounding.correction import _ANCHOR, _RIDGE, _solve, fit_correction
 from geoalign_core.indexing import LinearQuery, cells_of_place, draw_rows, rows_in_boxes, score_maps
 from tests.index_tools import TinyEncoder, build, picture, save, square
 
@@ -92,3 +94,21 @@ def test_the_fit_is_the_minimum_of_the_printed_loss(asked):
 def test_a_mark_off_the_image_is_refused(asked):
     with pytest.raises(ExamplesError, match="touches no image"):
         corrected(asked, [square(asked[0], 5000, 5000, 20)], [])
+
+
+def test_thousands_of_rows_are_solved_at_once():
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(4000, 384)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    offsets, weights = rng.normal(-2, 2, 4000), np.full(4000, _ANCHOR / 4000)
+    targets = expit(offsets)
+    targets[:8], weights[:8] = 1.0, 0.25
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        w = _solve(rows, offsets, targets, weights)
+        seconds.append(time.perf_counter() - begun)
+    z = offsets + rows @ w.astype(np.float64)
+    slope = rows.T @ (weights * (expit(z) - targets)) + _RIDGE * w
+    assert np.abs(slope).max() < 1e-4
+    assert min(seconds) < 0.15

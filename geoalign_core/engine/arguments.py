@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ PRODUCTS = ("heatmap", "regions")
 _TEXT_CHARS = 2000
 _WKT_CHARS = 50_000
 _LIST_ITEMS = 2000
+_FARTHEST = 1e12
+"""No coordinate of a map is larger; sums of much larger ones overflow."""
+_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]", re.IGNORECASE)
 _MODES = {"auto", "none", "min-max"}
 
 
@@ -117,7 +121,7 @@ def read_geometry(value: object, where: str) -> shapely.Geometry:
     """Read a GeoJSON geometry.
 
     Raises:
-        Failure: ``bad_request``: it is none, is empty or holds what is no number.
+        Failure: ``bad_request``: it is none, is empty or holds what is no coordinate.
     """
     import numpy as np
     import shapely as shp
@@ -127,10 +131,14 @@ def read_geometry(value: object, where: str) -> shapely.Geometry:
     if not isinstance(value, dict):
         raise wrong
     try:
-        geometry = shp.make_valid(shp.force_2d(shp.from_geojson(json.dumps(value))))
+        geometry = shp.force_2d(shp.from_geojson(json.dumps(value)))
+        # Comparing this way round refuses NaN too.
+        if not (np.abs(shp.get_coordinates(geometry)) <= _FARTHEST).all():
+            raise Failure("bad_request", f"{where} lies on no map", remedy=f"give coordinates up to {_FARTHEST:g}")
+        geometry = shp.make_valid(geometry)
     except (ShapelyError, ValueError, TypeError, RecursionError) as error:
         raise wrong from error
-    if geometry is None or geometry.is_empty or not np.isfinite(shp.get_coordinates(geometry)).all():
+    if geometry is None or geometry.is_empty:
         raise wrong
     return geometry
 
@@ -263,6 +271,8 @@ class AskArgs:
 def read_stem(args: Fields) -> str:
     """Read ``stem``, a file name without folder and suffix."""
     stem = args.text("stem", limit=150)
-    if any(character in '/\\:*?"<>|' or ord(character) < 32 for character in stem) or stem.startswith("."):
+    odd = any(character in '/\\:*?"<>|' or ord(character) < 32 for character in stem)
+    # What begins with a hyphen is an option to many programs; the devices are no files on Windows, whatever follows.
+    if odd or not stem.strip() or stem.startswith((".", "-")) or _DEVICE.fullmatch(stem.partition(".")[0].strip()):
         raise args.fail("stem", "a plain file name without a suffix")
     return stem

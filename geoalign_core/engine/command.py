@@ -24,6 +24,8 @@ MAX_WINDOWS = 200_000
 @click.option("--files", type=click.Path(path_type=Path), metavar="DIR",
               help="Where --http keeps uploads and results.  [default: a temporary folder]")  # fmt: skip
 @click.option("--max-upload", default="20GB", show_default=True, metavar="SIZE", help="Largest upload of --http.")
+@click.option("--keep-hours", type=click.FloatRange(min=0.1, max=1e5), default=24.0, show_default=True, metavar="HOURS",
+              help="Remove uploads of --http that nobody has used for so long.")  # fmt: skip
 @click.option("--host-name", "names", multiple=True, metavar="NAME",
               help="A name by which clients call this machine, besides the address; may be repeated.")  # fmt: skip
 @click.option("--certfile", type=click.Path(path_type=Path), help="Certificate for TLS.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 
 from geoalign_core.engine.protocol import Failure
@@ -32,6 +33,16 @@ _FULL_WORDS = (
     *(os.strerror(code).lower() for code in _FULL),
 )
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_REMEDIES = {
+    "too_many_windows": "choose a smaller area or a coarser ground resolution",
+    "device": "choose the CPU or another device",
+    "model": "choose another model, or install this one",
+    "examples": "show an example on the map",
+    "output": "choose another folder or name",
+    "raster": "convert the image to GeoTIFF, or choose other bands",
+    "usage": "choose other settings",
+}
+"""For what the command line solves by options only."""
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -54,7 +65,7 @@ def out_of_memory(details: str = "") -> Failure:
     """Return the failure of a job that needs more memory than it may have."""
     return Failure(
         "out_of_memory", "the engine ran out of memory", details=details,
-        remedy="choose a smaller area or a coarser ground resolution, or start the engine with more --max-memory",
+        remedy="choose a smaller area or a coarser ground resolution, or allow the engine more memory",
     )  # fmt: skip
 
 
@@ -70,7 +81,15 @@ def _known(error: GeoAlignError) -> Failure:
     measured = f" ({error.measured})" if error.measured else ""
     message = " ".join(f"{where}{error.what}{measured}".split())
     code = _code(error)
-    return Failure(code, message, remedy=error.remedy or "", retryable=code in ("disk_full", "index"))
+    return Failure(code, message, remedy=_remedy(code, error.remedy or ""), retryable=code in ("disk_full", "index"))
+
+
+def _remedy(code: str, text: str) -> str:
+    """Return a remedy without what only a command line can do: of its alternatives those that name no option."""
+    if "--" not in text:
+        return text
+    kept = [part for part in re.split(r",? or |, ", text) if "--" not in part]
+    return " or ".join(kept) or _REMEDIES.get(code, "")
 
 
 def _code(error: GeoAlignError) -> str:

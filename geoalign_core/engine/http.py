@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,15 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 from geoalign_core.engine.memory import parse_size
 from geoalign_core.engine.server import Engine
-from geoalign_core.engine.storage import Storage
+from geoalign_core.engine.stdio import end_within
+from geoalign_core.engine.storage import KEEP_HOURS, Storage
 from tiling.errors import GeoAlignError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from geoalign_core.engine.memory import Watch
 
 TOKEN_VARIABLE = "GEOALIGN_TOKEN"
 _TOKEN_CHARS = 16
 _GRACE_S = 2
+_END_S = 20.0
+"""After so long the process ends, whatever still hangs; removing large uploads takes its time."""
+_TIDY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,10 @@ class HttpOptions:
     made_up: bool
     """Whether the token was made here and has to be shown."""
     roots: tuple[Path, ...]
-    files: Path
+    files: Path | None
+    """Where uploads and results lie; None is a folder that goes when the engine does."""
     max_upload_bytes: int
+    keep_hours: float
     names: tuple[str, ...]
     certfile: Path | None
     keyfile: Path | None
@@ -45,8 +56,8 @@ class HttpOptions:
     @classmethod
     def read(
         cls, address: str, *, token_file: Path | None = None, roots: tuple[Path, ...] = (), files: Path | None = None,
-        max_upload: str = "20GB", names: tuple[str, ...] = (), certfile: Path | None = None,
-        keyfile: Path | None = None,
+        max_upload: str = "20GB", keep_hours: float = KEEP_HOURS, names: tuple[str, ...] = (),
+        certfile: Path | None = None, keyfile: Path | None = None,
     ) -> HttpOptions:  # fmt: skip
         """Read the command's options.
 
@@ -65,10 +76,9 @@ class HttpOptions:
                 raise UsageError("is not a folder", path=root, remedy="give --root an existing folder")
         if (certfile is None) != (keyfile is None):
             raise UsageError("TLS takes a certificate and a key", remedy="give both --certfile and --keyfile")
-        folder = Path(tempfile.mkdtemp(prefix="geoalign-engine-")) if files is None else files
         return cls(
-            host, port, token or secrets.token_urlsafe(24), token is None, tuple(roots), folder,
-            parse_size(max_upload), tuple(names), certfile, keyfile,
+            host, port, token or secrets.token_urlsafe(24), token is None, tuple(roots), files,
+            parse_size(max_upload), keep_hours, tuple(names), certfile, keyfile,
         )  # fmt: skip
 
 
@@ -120,24 +130,45 @@ def serve_http(options: HttpOptions, *, max_windows: int, memory: Watch | None) 
             "serving over HTTP takes packages that are not installed", measured=str(error.name),
             remedy="run: pip install 'geoalign[http]'",
         ) from error  # fmt: skip
-    storage = Storage(options.files, options.roots, options.max_upload_bytes)
-    engine = Engine(max_windows=max_windows, places=storage, memory=memory, shared=True)
     listener = _listen(options)
-    _announce(options, listener.getsockname()[1])
-    engine.start()
     tls: dict[str, Any] = {}
     if options.certfile is not None:
         tls = {"ssl_certfile": str(options.certfile), "ssl_keyfile": str(options.keyfile)}
-    config = uvicorn.Config(
-        application(engine, storage, token=options.token, names=(options.host, *options.names)),
-        log_level="warning", lifespan="off", server_header=False, timeout_graceful_shutdown=_GRACE_S, **tls,
-    )  # fmt: skip
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
-    with contextlib.suppress(KeyboardInterrupt):
-        engine.stop(_GRACE_S)
+    # uvicorn ends in good order and then sends itself the signal again, which must not cut off what follows here.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), _folder(options.files) as folder:
+        storage = Storage(folder, options.roots, options.max_upload_bytes, keep_hours=options.keep_hours)
+        engine = Engine(max_windows=max_windows, places=storage, memory=memory, shared=True)
+        _announce(options, listener.getsockname()[1])
+        engine.start()
+        threading.Thread(target=_tidy, args=(storage,), name="geoalign-tidy", daemon=True).start()
+        config = uvicorn.Config(
+            application(engine, storage, token=options.token, names=(options.host, *options.names)),
+            log_level="warning", lifespan="off", server_header=False, timeout_graceful_shutdown=_GRACE_S, **tls,
+        )  # fmt: skip
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            end_within(_END_S)
+            engine.stop(_GRACE_S)
     sys.stderr.flush()
     os._exit(0)  # whatever threads of libraries still run
+
+
+@contextlib.contextmanager
+def _folder(files: Path | None) -> Iterator[Path]:
+    if files is not None:
+        yield files
+        return
+    with tempfile.TemporaryDirectory(prefix="geoalign-engine-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _tidy(storage: Storage) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            storage.sweep()
+        time.sleep(_TIDY_S)
 
 
 def _listen(options: HttpOptions) -> socket.socket:

@@ -57,7 +57,8 @@ class Jobs:
     def _allowed(self, target: Target) -> Target:
         from dataclasses import replace
 
-        source = replace(target.source, path=self.places.readable(target.source.path))
+        path = self.places.readable(target.source.path)
+        source = replace(target.source, path=path, allow_vrt=self.places.virtual(asked=target.source.allow_vrt))
         return replace(target, source=source, look=replace(target.look, model=self.places.model(target.look.model)))
 
     def _status(self, job: Job, _: Fields) -> dict[str, Any]:

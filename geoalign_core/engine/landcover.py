@@ -82,20 +82,20 @@ def regions(heatmap: Path, target: Path, args: Fields, job: Job) -> tuple[Path, 
 
 
 def read_heatmap(path: Path) -> tuple[Heatmap, dict[str, str]]:
-    """Read a heatmap that was written before, with its tags.
+    """Read a heatmap that was written before, with its tags; of several bands, each a question's, the first.
 
     Raises:
         GeoAlignError: It is no raster.
-        Failure: ``raster``: it is no plane of scores 0..1, or too large.
+        Failure: ``raster``: it holds no scores 0..1, or is too large.
     """
     from geoalign_core.grounding.heatmap import Heatmap
     from tiling.raster import open_raster
 
     with open_raster(path) as raster:
         info = raster.info
-        if info.count != 1 or info.dtype not in ("float32", "float64"):
+        if info.dtype not in ("float32", "float64"):
             raise Failure(
-                "raster", f"{path} is not a heatmap ({info.count} × {info.dtype})",
+                "raster", f"{path} is not a heatmap ({info.dtype})",
                 remedy="choose a heatmap that GeoAlign has written",
             )  # fmt: skip
         if info.width_px * info.height_px > _MOST_HEAT_PX:

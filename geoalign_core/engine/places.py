@@ -18,6 +18,13 @@ class Places(Protocol):
             Failure: The client may not name it.
         """
 
+    def virtual(self, *, asked: bool) -> bool:
+        """Return whether a raster may be one that only names other files.
+
+        Raises:
+            Failure: It is asked for and may not.
+        """
+
     def folder(self, out: str | None) -> Path:
         """Return the folder for results.
 
@@ -42,6 +49,10 @@ class SamePlaces:
     def readable(self, path: str) -> str:
         """Return the path as it stands."""
         return path
+
+    def virtual(self, *, asked: bool) -> bool:
+        """Return what is asked for."""
+        return asked
 
     def folder(self, out: str | None) -> Path:
         """Return the folder as it stands."""

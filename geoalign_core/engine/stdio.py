@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
     from geoalign_core.engine.memory import Watch
 
 _CHUNK = 1 << 16
-_GRACE_S = 1.2
-"""How long a stopped job may take to unwind; then the process ends all the same."""
+_GRACE_S = 1.0
+"""How long a stopped job may take to unwind."""
+_LAST_WORDS_S = 0.4
+"""How long the client may take to read what was said last."""
+_END_S = 1.8
+"""After so long the process ends, whatever still hangs."""
+_UNREAD_BYTES = 2**26
+"""A client that lets so much wait unread has gone."""
 
 
 class _Wire:
@@ -38,16 +45,39 @@ class _Wire:
 
             for descriptor in (self._in, self._out):
                 msvcrt.setmode(descriptor, os.O_BINARY)  # type: ignore[attr-defined,unused-ignore]
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._unread = 0
         self._lock = threading.Lock()
+        self._writer = threading.Thread(target=self._write, name="geoalign-writer", daemon=True)
+        self._writer.start()
 
     def read(self) -> bytes:
         return os.read(self._in, _CHUNK)
 
     def send(self, request_id: int, kind: str, fields: dict[str, Any]) -> None:
-        data = memoryview(encode(request_id, kind, fields))
+        """Put a line in the queue. Nobody waits for a client that does not read: not the jobs, not the reader."""
+        line = encode(request_id, kind, fields)
         with self._lock:
-            while data:
-                data = data[os.write(self._out, data) :]
+            if not self._writer.is_alive() or self._unread > _UNREAD_BYTES:
+                raise BrokenPipeError
+            self._unread += len(line)
+            self._lines.put(line)
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait until everything is written, but not for long."""
+        self._lines.put(None)
+        self._writer.join(timeout_s)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            data = memoryview(line)
+            try:
+                while data:
+                    data = data[os.write(self._out, data) :]
+            except OSError:
+                return  # the client has gone
+            with self._lock:
+                self._unread -= len(line)
 
 
 def serve(*, max_windows: int, memory: Watch | None) -> None:
@@ -73,9 +103,18 @@ def serve(*, max_windows: int, memory: Watch | None) -> None:
             pass
     except OSError:
         pass  # the client has gone before it was greeted
+    end_within(_END_S)
     engine.stop(_GRACE_S)
+    wire.finish(_LAST_WORDS_S)
     sys.stderr.flush()
     os._exit(0)
+
+
+def end_within(seconds: float) -> None:
+    """End the process after so long at the latest, from a thread that waits for nothing else."""
+    watchdog = threading.Timer(seconds, os._exit, (0,))
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def _read(wire: _Wire, engine: Engine) -> None:

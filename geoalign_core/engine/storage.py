@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,13 @@ _KEY = re.compile(r"[a-z0-9-]{8,64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ ()+-]{0,149}")
 _RASTERS = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".j2w", ".prj"}
 _RESERVE_BYTES = 2**28
+_JOB = re.compile(r"job-[0-9a-f]{16}")
+_MARK = ".geoalign-upload"
+"""Lies in the folders that uploads made: no other folder of the user's choice is ever removed."""
+KEEP_HOURS = 24.0
+_RESULT_S = 3600.0
+_FETCHED_S = 300.0
+"""Results that were all fetched stay so long, in case a client comes back for them."""
 
 
 class Storage:
@@ -29,13 +38,16 @@ class Storage:
         base: Where uploads and results lie; made when missing.
         roots: Folders whose files clients may name by path.
         max_bytes: Largest upload.
+        keep_hours: How long an upload stays that nobody uses, with what was indexed of it.
     """
 
-    def __init__(self, base: Path, roots: tuple[Path, ...], max_bytes: int) -> None:
+    def __init__(self, base: Path, roots: tuple[Path, ...], max_bytes: int, *, keep_hours: float = KEEP_HOURS) -> None:
         self.base = base.resolve()
         self.base.mkdir(parents=True, exist_ok=True)
         self.roots = tuple(root.resolve() for root in roots)
         self.max_bytes = max_bytes
+        self._keep_s = keep_hours * 3600
+        self._fetched: dict[str, set[str]] = {}
 
     def place(self, key: str, name: str) -> Path:
         """Return where a file lies.
@@ -58,7 +70,10 @@ class Storage:
             raise Failure("bad_request", f"{target.suffix} is no raster's suffix", remedy="upload a GeoTIFF")
         size = 0
         try:
+            fresh = not target.parent.exists()
             target.parent.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                (target.parent / _MARK).touch()
             with atomic_folder(target.parent, prefix=".upload.") as temporary:
                 with (temporary / "data").open("wb") as file:
                     async for chunk in stream:
@@ -84,14 +99,29 @@ class Storage:
         """
         if path.startswith(PREFIX):
             key, _, name = path.removeprefix(PREFIX).partition("/")
-            return str(self.place(key, name))
+            place = self.place(key, name)
+            self.use(key)
+            return str(place)
         real = Path(path).resolve()
         if Path(path).is_absolute() and any(real.is_relative_to(root) for root in (self.base, *self.roots)):
             return str(real)
         raise Failure(
             "raster", "the engine's machine does not offer that file",
-            remedy="upload the image, or start the engine with --root for its folder",
+            remedy="upload the image, or let whoever runs the engine offer its folder",
         )  # fmt: skip
+
+    def virtual(self, *, asked: bool) -> bool:
+        """Refuse rasters that only name other files: those could be any of this machine.
+
+        Raises:
+            Failure: ``raster``, when one is asked for.
+        """
+        if asked:
+            raise Failure(
+                "raster", "over the network no virtual raster is read, for it may lead to other files",
+                remedy="convert it with gdal_translate and upload the image",
+            )  # fmt: skip
+        return False
 
     def folder(self, out: str | None) -> Path:
         """Return the folder that a client names when it lies under a root, else a fresh one."""
@@ -112,3 +142,41 @@ class Storage:
         if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise Failure("model", "over the network a model has a name, not a path", remedy="choose one of the list")
         return name
+
+    def use(self, key: str, name: str = "") -> None:
+        """Note that somebody uses a folder, and which file of it was fetched."""
+        if name:
+            self._fetched.setdefault(key, set()).add(name)
+        with contextlib.suppress(OSError):
+            os.utime(self.base / key)
+
+    def sweep(self, now: float | None = None) -> None:
+        """Remove results that were fetched or are an hour old, and uploads that nobody has used for long.
+
+        Args:
+            now: Seconds since the epoch; the clock's when None.
+        """
+        now = time.time() if now is None else now
+        for folder in self.base.iterdir():
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            if now - _last_used(folder) > self._patience(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                self._fetched.pop(folder.name, None)
+
+    def _patience(self, folder: Path) -> float:
+        """Return how many seconds a folder stays unused."""
+        if _JOB.fullmatch(folder.name):
+            left = {file.name for file in folder.iterdir()} - self._fetched.get(folder.name, set())
+            return _RESULT_S if left else _FETCHED_S
+        return self._keep_s if (folder / _MARK).is_file() else float("inf")
+
+
+def _last_used(folder: Path) -> float:
+    """Return when anything in a folder changed last, or it was used; an index that is being built counts."""
+    last = folder.stat().st_mtime
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent), *(Path(parent, name) for name in names)):
+            with contextlib.suppress(OSError):  # it may go while we look
+                last = max(last, path.lstat().st_mtime)
+    return last

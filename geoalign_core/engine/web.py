@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -49,7 +50,7 @@ def application(engine: Engine, storage: Storage, *, token: str, names: tuple[st
             Route(files, web.upload, methods=["PUT"]),
             Route(files, web.download, methods=["GET", "HEAD"]),
         ],
-        exception_handlers={Failure: _refuse, 404: _missing, 405: _missing},
+        exception_handlers={Failure: _refuse, ClientDisconnect: _gone, 404: _missing, 405: _missing},
     )
     return _Gate(app, token, {*names, "localhost", socket.gethostname()})
 
@@ -71,7 +72,7 @@ class _Gate:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if not self._knows(headers.get("host", "")):
-            failure = Failure("bad_request", "the engine is not called that", remedy="start it with --host-name")
+            failure = Failure("bad_request", "the engine is not called that", remedy="call it by its IP address")
             await _answer(failure, 421)(scope, receive, send)
         elif not self._lets_in(headers.get("authorization", "")):
             failure = Failure("unauthorized", "the token is missing or wrong", remedy="enter the engine's token")
@@ -115,6 +116,10 @@ async def _missing(_: Request, error: Exception) -> Response:
     return _answer(Failure("bad_request", "there is nothing at this address"), status)
 
 
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # nobody hears it: the client hung up in the middle of its request
+
+
 class _Web:
     def __init__(self, engine: Engine, storage: Storage) -> None:
         self._engine, self._storage = engine, storage
@@ -143,9 +148,11 @@ class _Web:
         return JSONResponse({"path": self._storage.told(path)}, 201)
 
     async def download(self, request: Request) -> Response:
-        path = self._storage.place(request.path_params["key"], request.path_params["name"])
+        key, name = request.path_params["key"], request.path_params["name"]
+        path = self._storage.place(key, name)
         if not path.is_file():
             return _answer(Failure("bad_request", "the file is not here", remedy="upload it"), 404)
+        self._storage.use(key, name if request.method == "GET" else "")
         return FileResponse(path)
 
 

@@ -16,6 +16,7 @@ from scipy.special import logit
 
 from geoalign_core.errors import ExamplesError
 from geoalign_core.indexing import LinearQuery, cells_of_place, rows_in_boxes, sample_rows
+from geoalign_core.indexing.cores import single_threaded_blas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,8 @@ def _classifier(
     # drown in the background.
     groups = [part for part in (wanted, unwanted, background) if len(part)]
     weights = np.concatenate([np.full(len(part), len(rows) / len(groups) / len(part)) for part in groups])
-    model = LogisticRegression(C=_REGULARISATION, max_iter=500).fit(rows, labels, sample_weight=weights)
+    with single_threaded_blas():
+        model = LogisticRegression(C=_REGULARISATION, max_iter=500).fit(rows, labels, sample_weight=weights)
     query = LinearQuery.from_raw(model.coef_.astype(np.float32), model.intercept_.astype(np.float32))
     return ExampleModel(query, "classifier", 0.0)
 

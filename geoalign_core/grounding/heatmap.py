@@ -10,6 +10,7 @@ import numpy as np
 from affine import Affine
 
 from geoalign_core.grounding.relevance import score
+from geoalign_core.indexing.areas import clipped, onto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,4 +148,6 @@ class HeatLattice:
         """Return (height_px, width_px): whether a pixel's centre lies outside ``area``."""
         from rasterio.features import geometry_mask
 
-        return geometry_mask([area], (self.height_px, self.width_px), self.transform)
+        size = self.height_px, self.width_px
+        shape = clipped(onto(area, self.transform), *size)
+        return np.ones(size, np.bool_) if shape.is_empty else geometry_mask([shape], size, Affine.identity())

@@ -28,6 +28,18 @@ def onto(geometry: BaseGeometry, transform: Affine) -> BaseGeometry:
     return affine_transform(geometry, [back.a, back.b, back.d, back.e, back.c, back.f])
 
 
+def clipped(shape: BaseGeometry, height: int, width: int) -> BaseGeometry:
+    """Return the part of a shape, in (col, row) coordinates, that lies on a lattice or right beside it.
+
+    What burns a shape into cells may walk along all of its outline: a corner far away must not keep it busy for ever.
+    """
+    left, top, right, bottom = shape.bounds
+    if left >= -1 and top >= -1 and right <= width + 1 and bottom <= height + 1:
+        return shape
+    # Moving a valid shape onto the lattice rounds it, and may make it cross itself.
+    return shapely.intersection(shapely.make_valid(shape), shapely.box(-1, -1, width + 1, height + 1))
+
+
 def windows_in_area(level: LevelSpec, area: BaseGeometry) -> NDArray[np.int64]:
     """Return (N, 2) grid places (row, col) of the windows whose footprint intersects an area, in row-major order.
 
@@ -72,8 +84,8 @@ def cells_in_area(level: LevelSpec, area: BaseGeometry) -> tuple[slice, slice, N
     """
     from rasterio.features import geometry_mask
 
-    shape = onto(area, level.cell_transform)
     height, width = level.cells
+    shape = clipped(onto(area, level.cell_transform), height, width)
     if shape.is_empty:
         return slice(0, 0), slice(0, 0), np.zeros((0, 0), np.bool_)
     left, top, right, bottom = shape.bounds
