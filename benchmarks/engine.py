@@ -51,6 +51,8 @@ def main():
     options = parser.parse_args()
     with rasterio.open(options.raster) as raster:
         x, y = raster.transform * (raster.width / 2, raster.height / 2)
+        width, height = raster.bounds.right - raster.bounds.left, raster.bounds.top - raster.bounds.bottom
+    options.side = min(options.side, width, height)
     half = options.side / 2
     common = {"source": {"path": options.raster}, "area": square(x - half, y - half, options.side), "query": "trees"}
     engine = Engine()
@@ -61,7 +63,7 @@ def main():
         _, partial, whole = engine.call("ask", **common, stem="b")
         print(f"ask again         {partial:6.2f} s to the heatmap, {whole:.2f} s in all")
         for number in range(1, 5):
-            marks = [square(x - half / 2 + 20 * n, y, 8) for n in range(2 * number)]
+            marks = [square(x - half / 2 + half / 10 * n, y, 8) for n in range(2 * number)]
             refit = {"include": marks[:number], "exclude": marks[number:], "stem": f"r{number}"}
             _, partial, whole = engine.call("ask", **common, **refit)
             print(f"refit {number} + {number}       {partial:6.2f} s to the heatmap, {whole:.2f} s in all")

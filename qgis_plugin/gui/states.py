@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from ..remedies import remedy_text
+from ..sentences import sentences
 from ..stages import stage_text
 from ..words import tr
 from .model import THRESHOLD_MIN
@@ -201,20 +201,20 @@ def error(engine_error, repair: Action | None = None, footer: str = "") -> View:
 
     What the user can set right has no details, and does not look like a fault of the program.
     """
-    title = engine_error.message[:1].upper() + engine_error.message[1:]
+    title = sentences(engine_error.message).rstrip(".")
     if engine_error.code in USERS_OWN:
-        card = Card("warning", title, remedy_text(engine_error.remedy), (repair,) if repair else ())
+        card = Card("warning", title, sentences(engine_error.remedy), (repair,) if repair else ())
         return View(State.ERROR, card, footer=footer)
     actions = (Action("copy_details", tr("Copy Details")),) + ((repair,) if repair else ())
-    text = remedy_text(engine_error.remedy) or tr("Copy the details and send them to the authors of GeoAlign.")
+    text = sentences(engine_error.remedy) or tr("Copy the details and send them to the authors of GeoAlign.")
     card = Card("error", title, text, actions, details=_details(engine_error))
     return View(State.ERROR, card, footer=footer)
 
 
 def stopped(problem, *, never_ran: bool = False, footer: str = "") -> View:  # noqa: ANN001 - an EngineError or None
     """The engine's process is gone, or never came; `never_ran` sends to the settings, for it is the wrong one."""
-    title = problem.message.rstrip(".") if problem else tr("The engine stopped")
-    text = remedy_text(problem.remedy) if problem else tr("It most likely ran out of memory.")
+    title = sentences(problem.message).rstrip(".") if problem else tr("The engine stopped")
+    text = sentences(problem.remedy) if problem else tr("It most likely ran out of memory.")
     other = (
         Action("engine_settings", tr("Engine Settings…")) if never_ran else Action("copy_details", tr("Copy Details"))
     )

@@ -234,11 +234,6 @@
         <translation>Prüfen</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Check its nodata value, or choose another area.</source>
-        <translation>Prüfen Sie seinen Nodata-Wert oder wählen Sie ein anderes Gebiet.</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/engine/web.py"/>
         <source>Check that it runs and that the address in the engine settings is right.</source>
         <translation>Prüfen Sie, ob er läuft und ob die Adresse in den Einstellungen des Suchdienstes stimmt.</translation>
@@ -284,16 +279,6 @@
         <translation>Wählen Sie einen Polygonlayer und darin die Polygone, in denen gesucht wird</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Choose a smaller area or a coarser ground resolution.</source>
-        <translation>Wählen Sie ein kleineres Gebiet oder eine gröbere Bodenauflösung.</translation>
-    </message>
-    <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Choose a smaller area or larger tiles.</source>
-        <translation>Wählen Sie ein kleineres Gebiet oder größere Kacheln.</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/engine/web.py"/>
         <source>Choose an authentication with its token in the engine settings.</source>
         <translation>Wählen Sie in den Einstellungen des Suchdienstes eine Authentifizierung mit seinem Token.</translation>
@@ -317,21 +302,6 @@
         <location filename="../../qgis_plugin/processing/base.py"/>
         <source>Choose one band or three bands, in the order red, green, blue.</source>
         <translation>Wählen Sie einen Kanal oder drei Kanäle in der Reihenfolge Rot, Grün, Blau.</translation>
-    </message>
-    <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Choose other bands.</source>
-        <translation>Wählen Sie andere Kanäle.</translation>
-    </message>
-    <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Choose the device cpu.</source>
-        <translation>Wählen Sie das Gerät cpu.</translation>
-    </message>
-    <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Choose the file format tif.</source>
-        <translation>Wählen Sie das Dateiformat tif.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/landcover.py"/>
@@ -923,11 +893,6 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Treffer markieren, um die Suche zu verbessern</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Mark what you mean on the image.</source>
-        <translation>Markieren Sie auf dem Bild, was Sie meinen.</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/processing/parameters.py"/>
         <source>Mask layer</source>
         <translation>Maskenlayer</translation>
@@ -1268,11 +1233,6 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Vorhandene Kacheln ersetzen</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Replace what is there, or choose another name or folder.</source>
-        <translation>Ersetzen Sie, was da ist, oder wählen Sie einen anderen Namen oder Ordner.</translation>
-    </message>
-    <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>Restart</source>
         <translation>Neu starten</translation>
@@ -1291,11 +1251,6 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/gui/saving.py"/>
         <source>Save Matches As</source>
         <translation>Treffer speichern unter</translation>
-    </message>
-    <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Save it as a GeoTIFF first.</source>
-        <translation>Speichern Sie es zuerst als GeoTIFF.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/result_block.py"/>
@@ -1371,11 +1326,6 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/gui/cards.py"/>
         <source>Set Coordinate System…</source>
         <translation>Koordinatensystem setzen…</translation>
-    </message>
-    <message>
-        <location filename="../../qgis_plugin/remedies.py"/>
-        <source>Set the coordinate system of the layer.</source>
-        <translation>Setzen Sie das Koordinatensystem des Layers.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/trouble.py"/>

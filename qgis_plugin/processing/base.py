@@ -21,7 +21,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QIcon
 
-from ..remedies import remedy_text, sentences
+from ..sentences import sentences
 from ..words import tr
 from .areas import fitting, transformed
 
@@ -124,7 +124,7 @@ class GeoAlignAlgorithm(QgsProcessingAlgorithm):
             error = failure.error
             if error.details:
                 feedback.pushDebugInfo(error.details)
-            raise QgsProcessingException(sentences(error.message, remedy_text(error.remedy))) from failure
+            raise QgsProcessingException(sentences(error.message, error.remedy)) from failure
 
 
 class ImageAlgorithm(GeoAlignAlgorithm):

@@ -279,7 +279,7 @@ def test_tiles(engine, sample, tmp_path):
     result = run("tileraster", **tiles)
     assert result["COUNT"] == len(list((tmp_path / "tiles").rglob("*.tif"))) > 4
     assert Path(result["MANIFEST"]).is_file()
-    with pytest.raises(QgsProcessingException, match="Replace what is there"):
+    with pytest.raises(QgsProcessingException, match="Choose another folder"):
         run("tileraster", **{**tiles, "TILE": "128px"})
     with pytest.raises(QgsProcessingException, match="like 512px"):
         run("tileraster", **{**tiles, "TILE": "nonsense"})
@@ -340,16 +340,11 @@ def test_all_runs_share_one_warm_engine_that_ends_with_the_provider(engine, prov
 
 
 def test_sentences_read_well_in_qgis():
-    from qgis_plugin.remedies import remedy_text, sentences
+    from qgis_plugin.sentences import sentences
 
-    assert sentences("cuda:0 is not there", remedy_text("use --device cpu")) == (
-        "cuda:0 is not there. Choose the device cpu."
-    )
+    assert sentences("cuda:0 is not there", "choose the CPU") == "cuda:0 is not there. Choose the CPU."
     assert sentences("/data/site.tif: is empty", "look elsewhere") == "/data/site.tif: is empty. Look elsewhere."
-    assert remedy_text("add --overwrite or choose another folder") == (
-        "Replace what is there, or choose another name or folder."
-    )
-    assert remedy_text("start it again") == "start it again"
+    assert sentences("", "start it again") == "Start it again."
 
 
 def test_every_stage_of_the_engine_has_words():
