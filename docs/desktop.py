@@ -35,7 +35,9 @@ def outside(arguments: argparse.Namespace) -> int:
     """Lay out a profile with the plugin and start QGIS in it."""
     here = Path(__file__).resolve()
     repo = here.parents[1]
-    with tempfile.TemporaryDirectory(prefix="geoalign-desktop-") as folder:
+    # Not in the temporary folder: QGIS marks layers there with a badge.
+    (repo / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="desktop-", dir=repo / "build") as folder:
         profile = Path(folder) / "profiles" / "default"
         (profile / "QGIS").mkdir(parents=True)
         theme = "Night Mapping" if arguments.dark else "default"
