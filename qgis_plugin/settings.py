@@ -44,7 +44,6 @@ class Settings:
     device = _Text("device")
     model = _Text("model")
     wheels_folder = _Text("wheels_folder")
-    results_folder = _Text("results_folder")
     engine_cuda = _Flag("engine_cuda")
     _mode = _Text("engine_mode", "auto")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qgis.core import QgsProject, QgsRasterLayer
@@ -15,7 +16,7 @@ from .plan import Plan, PlanError, area_in, options_of, plan_for, source_of
 from .search import Estimate, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..engine.client import EngineClient
     from .dock import AskDock
@@ -29,7 +30,7 @@ DEFAULT_THRESHOLD_PCT = 50
 class Asker(QObject):
     """Sends questions to the engine."""
 
-    partial = pyqtSignal(object, object)
+    growing = pyqtSignal(object, object)
     """(question, result so far)"""
     answered = pyqtSignal(object, object)
     """(question, result)"""
@@ -40,8 +41,7 @@ class Asker(QObject):
         self._client = client
         self._tools = tools
         self._runner = runner
-        self._read: set[str] = set()
-        """Keys of plans whose tiles are known to be read."""
+        self._last: Callable[[], None] = self.read_image
 
     def question(
         self, text: str, *, known: Iterable[Question] = (), include: Iterable[dict[str, Any]] = ()
@@ -79,6 +79,7 @@ class Asker(QObject):
         layer = layer_of(question)
         if layer is None:
             return
+        self._last = partial(self.ask, question, title, refit=refit)
         try:
             plan = plan_for(question, layer)
         except PlanError as problem:
@@ -92,19 +93,19 @@ class Asker(QObject):
             "stem": stem_for(question.text or title, question.id, question.revision),
             "min_area_m2": options_of(question).min_area_m2,
         }  # fmt: skip
-        agreed = refit or plan.key in self._read or self._runner.estimate is not None
-        search = Search(self._client, plan, "ask", args, title, confirmed=agreed, parent=self)
-        search.partial.connect(lambda result: self.partial.emit(question, result))
-        search.done.connect(lambda result: self._answer(question, search.plan, result))
+        search = Search(self._client, plan, "ask", args, title, confirmed=refit or self._agreed(plan), parent=self)
+        search.partial.connect(lambda result: self.growing.emit(question, result))
+        search.done.connect(lambda result: self.answered.emit(question, result))
         self._runner.run(search)
+
+    def retry(self) -> None:
+        """Do again what failed."""
+        self._last()
 
     def look(self) -> None:
         """See how much of the chosen image and area is still to be read; errors wait until somebody asks."""
-        try:
-            plan = self._idle_plan()
-        except PlanError:
-            return
-        if plan is None or plan.render is not None or plan.key in self._read or self._runner.search is not None:
+        plan = self._idle_plan_or_none()
+        if plan is None or plan.render is not None or self._runner.busy:
             return
         search = Search(self._client, plan, "describe", {}, "", confirmed=True, parent=self)
         search.done.connect(lambda result: self._looked(plan, result))
@@ -112,17 +113,20 @@ class Asker(QObject):
 
     def read_image(self) -> None:
         """Read the chosen image now, before any question."""
+        self._last = self.read_image
         try:
-            plan = self._idle_plan()
+            plan = self._idle_plan(writes=True)
         except PlanError as problem:
             self._runner.fail(problem.error)
             return
-        if plan is None:
-            return
-        title = tr("Reading {layer}").format(layer=self._dock.layer().name())
-        search = Search(self._client, plan, "index", {}, title, confirmed=True, parent=self)
-        search.done.connect(lambda _: self._read.add(search.plan.key))
-        self._runner.run(search)
+        if plan is not None:
+            title = tr("Reading {layer}").format(layer=self._dock.layer().name())
+            confirmed = self._agreed(plan)
+            self._runner.run(Search(self._client, plan, "index", {}, title, confirmed=confirmed, parent=self))
+
+    def _agreed(self, plan: Plan) -> bool:
+        """Whether the user has seen what exactly this costs."""
+        return self._runner.estimate is not None and self._runner.estimate.key == plan.key
 
     def _area(self, layer: QgsRasterLayer) -> dict[str, Any] | None:
         source = source_of(layer, self._dock.options())
@@ -132,23 +136,22 @@ class Asker(QObject):
         selection, rectangle = self._tools.area_inputs(where)
         return area_in(where, source, self._tools.canvas, selection=selection, rectangle=rectangle)
 
-    def _idle_plan(self) -> Plan | None:
+    def _idle_plan(self, *, writes: bool) -> Plan | None:
         layer = self._dock.layer()
-        return None if layer is None else plan_for(self.question(""), layer)
+        return None if layer is None else plan_for(self.question(""), layer, writes=writes)
+
+    def _idle_plan_or_none(self) -> Plan | None:
+        try:
+            return self._idle_plan(writes=False)
+        except PlanError:
+            return None
 
     def _looked(self, plan: Plan, description: dict[str, Any]) -> None:
         missing = int(description.get("windows_missing") or 0)
-        if missing == 0:
-            self._read.add(plan.key)
-            return
-        seconds, size = float(description.get("seconds") or 0), float(description.get("bytes") or 0)
-        self._runner.offer(Estimate(missing, seconds, size))
-
-    def _answer(self, question: Question, plan: Plan, result: dict[str, Any]) -> None:
-        self._read.add(plan.key)
-        if plan.picture:
-            question = replace(question, files={**question.files, "source": str(plan.request_source["path"])})
-        self.answered.emit(question, result)
+        now = self._idle_plan_or_none()
+        if missing and now is not None and now.key == plan.key:
+            seconds, size = float(description.get("seconds") or 0), float(description.get("bytes") or 0)
+            self._runner.offer(Estimate(missing, seconds, size, plan.key))
 
 
 def layer_of(question: Question) -> QgsRasterLayer | None:

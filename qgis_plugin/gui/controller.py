@@ -21,7 +21,7 @@ from .answers import AnswerView
 from .asking import Asker, layer_of
 from .dock import AskDock
 from .map_tools import MapTools
-from .plan import PlanError, options_of, source_of
+from .plan import PlanError, finest, options_of, source_of
 from .runner import Runner
 from .saved import SavedQuestions
 from .saving import save_matches
@@ -78,16 +78,17 @@ class AskController(QObject):
         dock.resultActivated.connect(self.answers.activate)
         dock.resultCopied.connect(self.answers.copy)
         dock.stepRequested.connect(self.answers.step)
-        dock.saveRequested.connect(self._save_as)
+        dock.saveRequested.connect(lambda: save_matches(self.answers, dock, self.iface.messageBar()))
         dock.engineSettingsRequested.connect(self._set_up_engine)
         dock.reportRequested.connect(self._copy_report)
         dock.visibilityChanged.connect(self._appear)
         self.client.stateChanged.connect(self._engine_changed)
         self.runner.changed.connect(self.refresh)
         self.runner.told.connect(self._tell)
+        self.runner.noted.connect(self._note)
         self.teacher.told.connect(self._tell)
         self.teacher.similarWanted.connect(self._ask_similar)
-        self.asker.partial.connect(self._show)
+        self.asker.growing.connect(self._grow)
         self.asker.answered.connect(self._answer)
         self.tools.areaDrawn.connect(self._change_look)
         self.saved.restored.connect(self._change_project)
@@ -105,6 +106,7 @@ class AskController(QObject):
             with contextlib.suppress(TypeError):
                 signal.disconnect(slot)
         self._settle.stop()
+        self.runner.stop()
         self.teacher.stop()
         self.saved.close()
         self.answers.close()
@@ -141,33 +143,41 @@ class AskController(QObject):
         except PlanError as problem:
             self.runner.fail(problem.error)
             return
+        if self.answers.question is not None and self.answers.question.id == question.id:
+            question = self.answers.marks.applied(question)
         self.asker.ask(question, self.saved.title(question))
 
+    def _grow(self, question: Question, result: dict[str, Any]) -> None:
+        """Show what is known so far, unless the user has turned to another image meanwhile."""
+        if layer_of(question) is not None and layer_of(question) is self.dock.layer():
+            self._show(question, result)
+
     def _show(self, question: Question, result: dict[str, Any]) -> None:
-        """Put an answer on the map, also one that is not complete yet."""
-        layer = layer_of(question)
-        if layer is None:
-            return
-        self.answers.open(question, layer, self.saved.title(question))
+        """Put an answer on the map and into the project, also one that is not complete yet."""
+        self.answers.open(question, layer_of(question), self.saved.title(question))
         found = self.answers.question
         self.answers.show(
             {kind: path for kind, path in (result.get("files") or {}).items() if path},
             histogram=tuple(result.get("histogram") or found.histogram),
             best_score=result.get("best_score", found.best_score),
-            gsd_m=_finest(result.get("gsd_m")),
+            gsd_m=finest(result.get("gsd_m")),
         )
+        self.saved.keep(self.answers.question)
 
     def _answer(self, question: Question, result: dict[str, Any]) -> None:
-        if layer_of(question) is None:
+        layer = layer_of(question)
+        if layer is None:
             return
+        if layer is not self.dock.layer():
+            self.dock.set_layer(layer)
+            self.dock.set_question(question.text)
         self._show(question, result)
         seconds = sum((result.get("seconds") or {}).values())
         self._searched = tr("Searched {tiles} in {seconds} s").format(
             tiles=states.windows_text(int(result.get("windows") or 0)), seconds=f"{seconds:.1f}"
         )
         for note in result.get("notes") or ():
-            self._tell(note)
-        self.saved.keep(self.answers.question)
+            self._note(note)
         self.answers.show_rows()
         self.refresh()
 
@@ -201,22 +211,22 @@ class AskController(QObject):
             return states.results(footer)
         return states.empty(question.threshold_pct, question.best_score, footer)
 
-    def _tell(self, note: str) -> None:
-        """Pass a remark on; what was said of this question before is not said again at every mark."""
+    def _tell(self, text: str) -> None:
+        self.iface.messageBar().pushMessage(tr("Ask the Map"), text, Qgis.MessageLevel.Info, 8)
+
+    def _note(self, note: str) -> None:
+        """Pass a remark of the engine on; what was said of this question is not said again at every mark."""
         about = self.answers.question.id if self.answers.question else ""
-        if (about, note) in self._told:
-            return
-        self._told.add((about, note))
-        self.iface.messageBar().pushMessage(tr("Ask the Map"), note, Qgis.MessageLevel.Info, 8)
+        if (about, note) not in self._told:
+            self._told.add((about, note))
+            self._tell(note)
 
     # What the user does
 
     def _change_look(self) -> None:
         """Forget what was said about another choice, and look at this one when it has been still for a while."""
-        if self.runner.waits:
-            self.runner.stop()
+        self.runner.stop_looking()
         self.runner.fail(None)
-        self.runner.offer(None)
         self._settle.start()
 
     def _change_layer(self) -> None:
@@ -242,7 +252,7 @@ class AskController(QObject):
 
     def _move_threshold(self, percent: int) -> None:
         self.answers.set_threshold(percent)
-        self.saved.keep_soon(self.answers.question)
+        self.saved.keep(self.answers.question)
         self.refresh()
 
     def _act(self, key: str) -> None:
@@ -279,7 +289,7 @@ class AskController(QObject):
 
     def _retry(self) -> None:
         self.runner.fail(None)
-        self.ask()
+        self.asker.retry()
 
     def _restart(self) -> None:
         self.runner.fail(None)
@@ -291,9 +301,6 @@ class AskController(QObject):
         if layer is not None and path:
             layer.setDataSource(path, layer.name(), layer.providerType())
             self._change_layer()
-
-    def _save_as(self) -> None:
-        save_matches(self.answers, self.dock, self.iface.messageBar())
 
     def _set_up_engine(self, page: str = "") -> None:
         from .engine_dialog import EngineDialog
@@ -348,7 +355,6 @@ class AskController(QObject):
 
     def _change_project(self, question: Question | None) -> None:
         self.runner.stop()
-        self.runner.fail(None)
         self._turn_to(question)
 
     def _keep_answers_out(self, *_: object) -> None:
@@ -358,6 +364,8 @@ class AskController(QObject):
 
     def _turn_to(self, question: Question | None) -> None:
         """Show a question of the project as it was left."""
+        self.runner.stop_looking()
+        self.runner.fail(None)
         if question is None or layer_of(question) is None:
             self.answers.close()
             self.refresh()
@@ -390,9 +398,3 @@ class AskController(QObject):
         if question is not None and question.layer_id == layer_id:
             self.answers.close()
         QTimer.singleShot(0, self.refresh)
-
-
-def _finest(gsd_m: object) -> float | None:
-    """Return the finest of the ground resolutions that the engine looked at."""
-    levels = gsd_m if isinstance(gsd_m, list) else [gsd_m]
-    return next((float(level) for level in levels if level), None)

@@ -61,11 +61,13 @@ class MapTools(QObject):
     def end(self, kind: str) -> None:
         """Give the map back if `kind` has it."""
         tool = self._tools.get(kind)
-        if tool is not None and self.canvas.mapTool() is tool:
-            if self._before is not None:
-                self.canvas.setMapTool(self._before)
-            else:
-                self.canvas.unsetMapTool(tool)
+        if tool is None or self.canvas.mapTool() is not tool:
+            return
+        before, self._before = self._before, None
+        self.canvas.unsetMapTool(tool)
+        with contextlib.suppress(RuntimeError):  # another plugin may have taken its tool away
+            if before is not None:
+                self.canvas.setMapTool(before)
 
     def show_area(self, visible: bool) -> None:
         """Show or hide the outline of the drawn area."""
@@ -87,6 +89,8 @@ class MapTools(QObject):
         if self._outline is not None:
             self.canvas.scene().removeItem(self._outline)
             self._outline = None
+        for tool in self._tools.values():
+            tool.deleteLater()
         self._tools.clear()
 
     def _show_area(self, area: QgsGeometry | None) -> None:

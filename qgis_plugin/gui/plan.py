@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,18 +44,18 @@ class Plan:
     request_source: dict[str, Any]
     area: dict[str, Any] | None
     look: dict[str, Any]
-    folder: str
-    """Where results go."""
     layer_id: str
+    folder: str = ""
+    """Where results go; empty when nothing is to be written."""
     render: RenderPlan | None = None
     """What to draw first when the layer is no file …"""
     picture: str = ""
-    """… and into which file."""
+    """… and into which file: the same one for every question about the same place."""
 
     @property
     def key(self) -> str:
         """The same for everything that needs the same tiles to be read."""
-        return json.dumps([self.request_source, self.area, self.look], sort_keys=True)
+        return json.dumps([self.layer_id, self.request_source, self.area, self.look], sort_keys=True)
 
 
 def source_of(layer: QgsRasterLayer, options: SearchOptions) -> LayerSource:
@@ -83,8 +84,13 @@ def options_of(question: Question) -> SearchOptions:
     return SearchOptions(**{**known, **lists})
 
 
-def plan_for(question: Question, layer: QgsRasterLayer) -> Plan:
+def plan_for(question: Question, layer: QgsRasterLayer, *, writes: bool = True) -> Plan:
     """Lay out the search of a question.
+
+    Args:
+        question: What is asked, where and how.
+        layer: The image.
+        writes: Whether there will be results, so that they need a folder.
 
     Raises:
         PlanError: The layer cannot be searched, or has too many map tiles.
@@ -93,21 +99,32 @@ def plan_for(question: Question, layer: QgsRasterLayer) -> Plan:
     source = source_of(layer, options)
     if source.kind == "none":
         raise PlanError(source.reason)
-    folder = str(results_folder(QgsProject.instance(), source))
-    plan = Plan(source.request_source(), question.area, _look(options, source), folder, layer.id())
+    folder = str(results_folder(QgsProject.instance(), source)) if writes else ""
+    plan = Plan(source.request_source(), question.area, _look(options, source), layer.id(), folder)
     if source.kind == "file":
         return plan
-    drawn = question.files.get("source")
-    if drawn and Path(drawn).is_file():
-        return replace(plan, request_source=source.request_source(drawn))
+    picture = f"{folder}/{_picture_name(source, layer, question.area, options.gsd_m)}"
+    if Path(picture).is_file():
+        return replace(plan, request_source=source.request_source(picture))
     try:
         render = plan_render(layer, question.area, options.gsd_m)
     except RenderError as problem:
         raise PlanError(str(problem)) from problem
-    return replace(plan, render=render, picture=f"{folder}/{stem_for(source.name, question.id)}-image.tif")
+    return replace(plan, render=render, picture=picture)
+
+
+def _picture_name(source: LayerSource, layer: QgsRasterLayer, area: dict[str, Any] | None, gsd_m: float | None) -> str:
+    place = json.dumps([layer.source(), source.crs_wkt, area, gsd_m], sort_keys=True)
+    return f"{stem_for(source.name, hashlib.sha256(place.encode()).hexdigest())}-image.tif"
 
 
 def _look(options: SearchOptions, source: LayerSource) -> dict[str, Any]:
     """Only what was chosen; the engine knows its defaults. A drawn picture is looked at as it is."""
     chosen = {key: getattr(options, key) for key in ("model", "device", "gsd_m") if getattr(options, key)}
     return {**chosen, **source.request_look()}
+
+
+def finest(gsd_m: object) -> float | None:
+    """Return the finest of the ground resolutions that the engine looked at."""
+    levels = gsd_m if isinstance(gsd_m, list) else [gsd_m]
+    return next((float(level) for level in levels if level), None)

@@ -18,7 +18,10 @@ class Runner(QObject):
 
     changed = pyqtSignal()
     """Something that the panel shows is different now."""
+    noted = pyqtSignal(str)
+    """A remark of the engine."""
     told = pyqtSignal(str)
+    """An answer to what the user did."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
@@ -43,7 +46,7 @@ class Runner(QObject):
         """Start a search as soon as the one that runs has stopped."""
         search.progress.connect(lambda progress: self._advance(search, progress))
         search.confirm.connect(lambda estimate: self._hesitate(search, estimate))
-        search.note.connect(self.told)
+        search.note.connect(self.noted)
         search.done.connect(lambda _: self._end(search))
         search.failed.connect(lambda error: self._fail(search, error))
         if search.op != "describe":
@@ -51,6 +54,8 @@ class Runner(QObject):
         if self.search is None:
             self._start(search)
         else:
+            if self._next is not None:
+                self._next.cancel()
             self._next = search
             self.search.cancel()
         self.changed.emit()
@@ -69,19 +74,25 @@ class Runner(QObject):
         self.changed.emit()
 
     def stop(self) -> None:
-        """Stop what runs and forget what comes next."""
-        self._next = None
+        """Stop what runs and what comes next."""
+        following, self._next = self._next, None
+        if following is not None:
+            following.cancel()
         if self.search is not None:
             if self.progress is not None and self.progress.stage == "embedding":
                 self.told.emit(tr("Stopped. What has been read is kept, and is not read again."))
             self.search.cancel()
 
+    def stop_looking(self) -> None:
+        """Stop what has only looked at a cost so far: another choice has another one."""
+        if self.search is not None and not self.search.committed:
+            self.stop()
+        self.estimate = None
+
     def stop_layer(self, layer_id: str) -> None:
         """Stop what concerns a layer."""
-        if self._next is not None and self._next.plan.layer_id == layer_id:
-            self._next = None
         if self.search is not None and self.search.plan.layer_id == layer_id:
-            self.search.cancel()
+            self.stop()
 
     def fail(self, error: EngineError | None) -> None:
         """Show an error, or none."""

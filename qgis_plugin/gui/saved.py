@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from qgis.core import QgsProject
-from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
+from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from ..layers.project import load_questions, save_questions
 from ..layers.results import question_of
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from qgis.core import QgsMapLayer
 
     from ..layers.project import Question
-
-_WRITE_MS = 500
 
 
 class SavedQuestions(QObject):
@@ -30,18 +28,12 @@ class SavedQuestions(QObject):
         super().__init__(parent)
         self.questions: list[Question] = []
         self.current: Question | None = None
-        self._write_later = QTimer(self)
-        self._write_later.setSingleShot(True)
-        self._write_later.setInterval(_WRITE_MS)
-        self._write_later.timeout.connect(self._write)
         QgsProject.instance().readProject.connect(self._read)
         QgsProject.instance().cleared.connect(self._forget)
         self._load()
 
     def close(self) -> None:
-        """Write what is not written yet and let go of the project."""
-        if self._write_later.isActive():
-            self._write()
+        """Let go of the project."""
         project = QgsProject.instance()
         for signal, slot in ((project.readProject, self._read), (project.cleared, self._forget)):
             with contextlib.suppress(TypeError):
@@ -51,12 +43,6 @@ class SavedQuestions(QObject):
         """Add or replace a question and make it the current one."""
         self._put(question)
         self._write()
-
-    def keep_soon(self, question: Question | None) -> None:
-        """Keep a question that changes many times a second; it is written when it is still."""
-        if question is not None:
-            self._put(question)
-            self._write_later.start()
 
     def title(self, question: Question) -> str:
         """Name a question: its words, or that it was shown an example."""
@@ -92,10 +78,8 @@ class SavedQuestions(QObject):
         self.restored.emit(self.current)
 
     def _forget(self) -> None:
-        self._write_later.stop()
         self.questions, self.current = [], None
         self.restored.emit(None)
 
     def _write(self) -> None:
-        self._write_later.stop()
         save_questions(QgsProject.instance(), self.questions, self.current.id if self.current else "")

@@ -33,6 +33,8 @@ class Estimate:
     tiles: int
     seconds: float
     bytes: float
+    key: str
+    """Of the plan that costs this."""
     from_server: bool = False
     """Whether the tiles are map tiles to be fetched, not windows to be read."""
 
@@ -96,13 +98,15 @@ class Search(QObject):
         self._render: RenderTask | None = None
         self._entry: TaskBarEntry | None = None
         self._over = False
+        self.committed = False
+        """Whether the work itself has begun, beyond looking at what it would cost."""
 
     def start(self) -> None:
         """Begin, or go on after the user has agreed."""
         if self.plan.render is not None:
             tiles = self.plan.render.tiles
             if not self.confirmed and tiles > PATIENCE_TILES:
-                self.confirm.emit(Estimate(tiles, 0.0, self.plan.render.bytes, from_server=True))
+                self.confirm.emit(Estimate(tiles, 0.0, self.plan.render.bytes, self.plan.key, from_server=True))
                 return
             self._draw()
         elif self.confirmed or self.op == "describe":
@@ -126,6 +130,7 @@ class Search(QObject):
         if layer is None:
             self._fail(EngineError("raster", tr("The layer is no longer in the project.")))
             return
+        self.committed = True
         render = RenderTask(self.plan.render, layer, self.plan.picture)
         self._render = render
         render.progressChanged.connect(self._drawing)
@@ -153,6 +158,7 @@ class Search(QObject):
             self._entry = TaskBarEntry(self._title)
             self._entry.taskTerminated.connect(self._leave_task_bar)
             QgsApplication.taskManager().addTask(self._entry)
+        self.committed = op != "describe"
         base = {"source": self.plan.request_source, "look": self.plan.look, "area": self.plan.area}
         request = self._client.request(op, base if op == "describe" else {**base, **self.args})
         self._request = request
@@ -166,7 +172,9 @@ class Search(QObject):
         self._request = None
         seconds = float(description.get("seconds") or 0.0)
         if description.get("windows_missing") and seconds > PATIENCE_S and not self.confirmed:
-            self.confirm.emit(Estimate(description["windows_missing"], seconds, description.get("bytes") or 0))
+            self.confirm.emit(
+                Estimate(description["windows_missing"], seconds, description.get("bytes") or 0, self.plan.key)
+            )
             return
         self._send(self.op)
 

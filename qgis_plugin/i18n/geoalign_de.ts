@@ -1489,8 +1489,8 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
     </message>
     <message>
         <location filename="../../qgis_plugin/layers/render.py"/>
-        <source>The drawn image cannot be saved ({reason}): choose another results folder</source>
-        <translation>Das gezeichnete Bild kann nicht gespeichert werden ({reason}): Wählen Sie einen anderen Ergebnisordner</translation>
+        <source>The drawn image cannot be saved ({reason}): check the room and the rights of its folder</source>
+        <translation>Das gezeichnete Bild kann nicht gespeichert werden ({reason}): Prüfen Sie Platz und Rechte seines Ordners</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/engine/client.py"/>

@@ -16,7 +16,7 @@ FOLDER = "geoalign"
 _NAME_LENGTH = 40
 
 
-def results_folder(project: QgsProject, source: LayerSource | None, preferred: str = "") -> Path:
+def results_folder(project: QgsProject, source: LayerSource | None) -> Path:
     """Return the folder for result files, made if need be: beside the project, the image, or in the user's profile.
 
     Never the temporary folder of its own choice: QGIS marks layers there as temporary and asks about them on exit.
@@ -24,9 +24,8 @@ def results_folder(project: QgsProject, source: LayerSource | None, preferred: s
     Args:
         project: The project; one that was never saved has no folder.
         source: The image.
-        preferred: A folder from the settings, tried first.
     """
-    candidates: list[Path] = [Path(preferred)] if preferred else []
+    candidates: list[Path] = []
     if project.absolutePath():
         candidates.append(Path(project.absolutePath()) / FOLDER)
     if source is not None and source.path:

@@ -141,7 +141,7 @@ class RenderTask(QgsTask):
                 os.replace(str(part), self.path)
                 return True
         except OSError as error:
-            self.problem = tr("The drawn image cannot be saved ({reason}): choose another results folder").format(
+            self.problem = tr("The drawn image cannot be saved ({reason}): check the room and the rights of its folder").format(
                 reason=error.strerror or str(error)
             )
         finally:

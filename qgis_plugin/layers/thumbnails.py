@@ -102,7 +102,7 @@ class Thumbnails(QObject):
 
 
 def _key(layer_id: str, match: Match, size_px: int) -> _Key:
-    return layer_id, match.geometry.boundingBox().toString(3), size_px
+    return layer_id, match.geometry.boundingBox().toString(15), size_px
 
 
 def _frame(layer: QgsRasterLayer, match: Match, size_px: int) -> QgsRectangle:
