@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qgis.core import QgsApplication
-from qgis.PyQt.QtCore import QFile, QIODevice, QXmlStreamReader
+from qgis.PyQt.QtCore import QFile, QIODevice, QLocale, QXmlStreamReader
 
 CONTEXT = "GeoAlign"
 FOLDER = Path(__file__).parent / "i18n"
@@ -59,3 +59,8 @@ def _file_for(language: str) -> Path | None:
     names = (language.replace("-", "_"), language[:2])
     paths = (FOLDER / f"geoalign_{name}.ts" for name in names)
     return next((path for path in paths if path.is_file()), None)
+
+
+def number(value: float, digits: int = 0) -> str:
+    """Return a number as QGIS's language writes it: 2,561 or 2.561."""
+    return QLocale().toString(float(value), "f", digits)

@@ -21,7 +21,7 @@ from ..layers.area import geometry_of
 from ..layers.overlay import Overlay
 from ..layers.results import AnswerGroup
 from ..layers.thumbnails import Thumbnails
-from ..words import tr
+from ..words import number, tr
 from .marks import Marks
 from .model import Results, Row
 
@@ -89,6 +89,22 @@ class AnswerView(QObject):
         self._layer = layer
         self._group = AnswerGroup.find(QgsProject.instance(), question.id, files=question.files)
 
+    def renew(self) -> None:
+        """Bring the answer forward when it comes: its question is asked anew."""
+        self._is_new = True
+
+    def bring_forward(self) -> None:
+        """Show this answer instead of the others about its image."""
+        if self._group is not None:
+            self._group.bring_forward()
+
+    def set_visible(self, visible: bool) -> None:
+        """Show or hide what is drawn over the map: it goes with the panel."""
+        if visible:
+            self.show_marks()
+        else:
+            self._overlay.clear()
+
     def close(self) -> None:
         """Turn away from the question; its layers stay."""
         self._thumbnails.cancel()
@@ -153,6 +169,10 @@ class AnswerView(QObject):
         self._dock.select_result(number)
         box = QgsRectangle(match.geometry.boundingBox())
         box.scale(max(_MARGIN, _LEAST_PX * self._pixel() / max(box.width(), box.height(), 1e-9)))
+        whole = QgsRectangle(self._layer.extent())
+        whole.scale(1.1)
+        if box.width() > whole.width() or box.height() > whole.height():
+            box = whole
         try:
             self.canvas.setExtent(self._to_map().transformBoundingBox(box))
         except QgsCsException:
@@ -177,7 +197,7 @@ class AnswerView(QObject):
     def export(self, path: str) -> None:
         """Write the matches at the present threshold; raises what the writer says."""
         if self._group is not None and self.question is not None:
-            self._group.export(path, self.question.threshold_pct)
+            self._group.export(path, self.question.threshold_pct, [match.id for match in self._wrong()])
 
     def best_rung(self, wanted: int = 10) -> int:
         """Return the highest threshold that shows so many matches, or the lowest that shows most."""
@@ -194,6 +214,11 @@ class AnswerView(QObject):
         """Return the size of the image's pixels in its own unit; 0 when it has none."""
         return self._layer.rasterUnitsPerPixelX() if self._layer is not None else 0.0
 
+    def _wrong(self) -> list[Match]:
+        """Return the matches that were marked as wrong and are still there."""
+        marks = self.marks
+        return [match for match in self._matches if marks is not None and marks.verdict_at(match.center) == "no"]
+
     def _collect(self) -> None:
         self._matches = [] if self._group is None or self.question is None else self._group.matches(
             self.question.threshold_pct, ROWS
@@ -202,17 +227,20 @@ class AnswerView(QObject):
     def _count(self) -> int:
         if self._group is None or self.question is None:
             return 0
-        return self._group.count(self.question.threshold_pct)
+        return self._group.count(self.question.threshold_pct) - len(self._wrong())
 
     def _rows(self) -> tuple[Row, ...]:
+        """Lay the matches out; what was marked as wrong comes last."""
         marks = self.marks
+        wrong = self._wrong()
+        matches = [match for match in self._matches if match not in wrong] + wrong
         return tuple(
             Row(match.id, match.score, self._describe(match), marks.verdict_at(match.center) if marks else "")
-            for match in self._matches
+            for match in matches
         )
 
     def _describe(self, match: Match) -> str:
-        area = "" if not match.area_m2 else tr("{area} m² · ").format(area=f"{match.area_m2:,.0f}")
+        area = "" if not match.area_m2 else tr("{area} m² · ").format(area=number(match.area_m2))
         return area + self._place(match.center)
 
     def _place(self, point: QgsPointXY, *, plain: bool = False) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qgis.gui import QgsProjectionSelectionDialog
-from qgis.PyQt.QtWidgets import QDialog, QWidget
+from qgis.PyQt.QtWidgets import QDialog, QFileDialog, QWidget
 
 from ..engine.command import VARIABLE
 from ..engine.install import plan_install
@@ -117,6 +117,15 @@ def details(error: EngineError) -> str:
     """Everything that is known of an error."""
     lines = (f"{error.message} [{error.code}]", error.remedy, error.details)
     return "\n".join(line for line in lines if line)
+
+
+def choose_path(layer: QgsRasterLayer | None, parent: QWidget) -> bool:
+    """Let the user say where the image of a layer is now."""
+    path, _ = QFileDialog.getOpenFileName(parent, tr("Where Is the Image?"))
+    if layer is None or not path:
+        return False
+    layer.setDataSource(path, layer.name(), layer.providerType())
+    return True
 
 
 def choose_crs(layer: QgsRasterLayer | None, parent: QWidget) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qgis.core import Qgis, QgsMapLayer, QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import QObject, QTimer
-from qgis.PyQt.QtWidgets import QApplication, QFileDialog
+from qgis.PyQt.QtWidgets import QApplication
 
 from ..engine.client import EngineClient
 from ..engine.redact import redact
@@ -15,7 +15,7 @@ from ..engine.report import engine_report
 from ..layers.area import geometry_of
 from ..layers.results import question_of
 from ..settings import Settings
-from ..words import tr
+from ..words import number, tr
 from . import cards, states
 from .answers import AnswerView
 from .asking import Asker, layer_of
@@ -145,6 +145,7 @@ class AskController(QObject):
             return
         if self.answers.question is not None and self.answers.question.id == question.id:
             question = self.answers.marks.applied(question)
+            self.answers.renew()
         self.asker.ask(question, self.saved.title(question))
 
     def _grow(self, question: Question, result: dict[str, Any]) -> None:
@@ -174,7 +175,7 @@ class AskController(QObject):
         self._show(question, result)
         seconds = sum((result.get("seconds") or {}).values())
         self._searched = tr("Searched {tiles} in {seconds} s").format(
-            tiles=states.windows_text(int(result.get("windows") or 0)), seconds=f"{seconds:.1f}"
+            tiles=states.windows_text(int(result.get("windows") or 0)), seconds=number(seconds, 1)
         )
         for note in result.get("notes") or ():
             self._note(note)
@@ -240,7 +241,7 @@ class AskController(QObject):
     def _change_area(self) -> None:
         is_rectangle = self.dock.where() == "rectangle"
         self.tools.show_area(is_rectangle)
-        if is_rectangle and not self.tools.has_area:
+        if is_rectangle:
             self.tools.begin("area")
         self._change_look()
 
@@ -267,7 +268,7 @@ class AskController(QObject):
             "best10": lambda: self._jump_to(self.answers.best_rung(10)),
             "lower": lambda: self._jump_to(self.answers.best_rung(1)),
             "copy_details": self._copy_details,
-            "repair_path": self._repair_path,
+            "repair_path": lambda: cards.choose_path(self.dock.layer(), self.dock) and self._change_layer(),
             "restart": self._restart,
             "retry": self._retry,
             "set_crs": lambda: cards.choose_crs(self.dock.layer(), self.iface.mainWindow()) and self._change_layer(),
@@ -294,13 +295,6 @@ class AskController(QObject):
     def _restart(self) -> None:
         self.runner.fail(None)
         self.client.restart()
-
-    def _repair_path(self) -> None:
-        layer = self.dock.layer()
-        path, _ = QFileDialog.getOpenFileName(self.dock, tr("Where Is the Image?"))
-        if layer is not None and path:
-            layer.setDataSource(path, layer.name(), layer.providerType())
-            self._change_layer()
 
     def _set_up_engine(self, page: str = "") -> None:
         from .engine_dialog import EngineDialog
@@ -329,6 +323,9 @@ class AskController(QObject):
 
     def _appear(self, visible: bool) -> None:
         """Wake the engine when there is something that it could be asked."""
+        self.answers.set_visible(visible)
+        if not visible:
+            self.tools.end_all()
         if visible and self.client.state == "idle" and self.dock.layer() is not None:
             self.client.start()
         self._settle.start()
@@ -355,6 +352,8 @@ class AskController(QObject):
 
     def _change_project(self, question: Question | None) -> None:
         self.runner.stop()
+        self.tools.forget_area()
+        self.dock.set_question("")
         self._turn_to(question)
 
     def _keep_answers_out(self, *_: object) -> None:
@@ -388,6 +387,7 @@ class AskController(QObject):
         question = self.saved.of_layer(layer)
         if question is not None and question is not self.answers.question:
             self._turn_to(question)
+            self.answers.bring_forward()
         elif isinstance(layer, QgsRasterLayer) and question is None and self.answers.question is None:
             self.dock.set_layer(layer)
             self._change_layer()

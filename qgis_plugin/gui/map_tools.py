@@ -77,15 +77,19 @@ class MapTools(QObject):
         """Take a rectangle that was drawn in an earlier session."""
         self._rectangle = (QgsGeometry(area), crs)
 
-    @property
-    def has_area(self) -> bool:
-        """Whether a rectangle was drawn."""
-        return self._rectangle is not None
+    def forget_area(self) -> None:
+        """Let go of the rectangle and its outline."""
+        self._rectangle = None
+        self.show_area(False)
+
+    def end_all(self) -> None:
+        """Give the map back whatever has it."""
+        for kind in list(self._tools):
+            self.end(kind)
 
     def close(self) -> None:
         """Leave the canvas as it was found."""
-        for kind in list(self._tools):
-            self.end(kind)
+        self.end_all()
         if self._outline is not None:
             self.canvas.scene().removeItem(self._outline)
             self._outline = None
@@ -112,6 +116,7 @@ class MapTools(QObject):
             tool = BoxTool(self.canvas)
             tool.drawn.connect(self._take_rectangle if kind == "area" else self.exampleDrawn)
             tool.drawn.connect(lambda _: self.end(kind))
+        tool.left.connect(lambda: self.end(kind))
         tool.deactivated.connect(lambda: self.ended.emit(kind))
         return tool
 

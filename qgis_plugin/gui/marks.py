@@ -24,11 +24,13 @@ class Marks:
         self.include: Places = tuple(question.include)
         self.exclude: Places = tuple(question.exclude)
         self._past: list[tuple[Places, Places]] = []
+        self._needed = 0 if question.text else 1
+        """A question without words needs an example."""
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a mark to take back."""
-        return bool(self._past or self.include or self.exclude)
+        return bool(self._past or self.exclude or len(self.include) > self._needed)
 
     def verdict_at(self, point: QgsPointXY) -> str:
         """Return ``yes``, ``no`` or nothing: what was said of this place."""
@@ -56,7 +58,7 @@ class Marks:
             self.include, self.exclude = self._past.pop()
         elif self.exclude:
             self.exclude = self.exclude[:-1]
-        elif self.include:
+        elif len(self.include) > self._needed:
             self.include = self.include[:-1]
         else:
             return False

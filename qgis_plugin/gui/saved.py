@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SavedQuestions(QObject):
-    """All questions of the project, in the order in which they were first asked."""
+    """All questions of the project, the one used last at the end."""
 
     restored = pyqtSignal(object)
     """The question that was current when the project was saved, or None."""
@@ -62,11 +62,8 @@ class SavedQuestions(QObject):
         return next((question for question in reversed(self.questions) if question.layer_id == layer.id()), None)
 
     def _put(self, question: Question) -> None:
-        places = [number for number, old in enumerate(self.questions) if old.id == question.id]
-        if places:
-            self.questions[places[0]] = question
-        else:
-            self.questions.append(question)
+        """Add or replace a question; it is the latest now."""
+        self.questions = [old for old in self.questions if old.id != question.id] + [question]
         self.current = question
 
     def _load(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..sentences import sentences
 from ..stages import stage_text
-from ..words import tr
+from ..words import number, tr
 from .model import THRESHOLD_MIN
 
 USERS_OWN = {"query", "area", "examples", "usage"}
@@ -78,7 +78,7 @@ class View:
 
 def count_text(count: int) -> str:
     """Return a count with thousands separated."""
-    return f"{count:,}"
+    return number(count)
 
 
 def duration_text(seconds: float) -> str:

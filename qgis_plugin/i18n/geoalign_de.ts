@@ -1978,7 +1978,7 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Ordner mit Wheels</translation>
     </message>
     <message>
-        <location filename="../../qgis_plugin/gui/controller.py"/>
+        <location filename="../../qgis_plugin/gui/cards.py"/>
         <source>Where Is the Image?</source>
         <translation>Wo ist das Bild?</translation>
     </message>

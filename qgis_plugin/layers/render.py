@@ -141,9 +141,9 @@ class RenderTask(QgsTask):
                 os.replace(str(part), self.path)
                 return True
         except OSError as error:
-            self.problem = tr("The drawn image cannot be saved ({reason}): check the room and the rights of its folder").format(
-                reason=error.strerror or str(error)
-            )
+            self.problem = tr(
+                "The drawn image cannot be saved ({reason}): check the room and the rights of its folder"
+            ).format(reason=error.strerror or str(error))
         finally:
             part.unlink(missing_ok=True)
         return False

@@ -7,6 +7,7 @@ kept reference to a deleted layer would crash QGIS.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from qgis.PyQt.QtCore import QTimer
 
 from ..words import tr
 from .export import export_matches
+from .leftovers import leftovers_of
 from .matches import Match, count_rungs, open_regions, read_matches, rung_filter, uri_of
 from .style import move_limit, style_heatmap, style_regions
 
@@ -35,7 +37,6 @@ _ROLE = "geoalign/role"
 _FILE = "geoalign/file/"
 _PERCENT = "geoalign/percent"
 _PACE_MS = 25
-_BESIDE = ("", ".aux.xml", "-wal", "-shm")
 
 
 def question_of(layer: QgsMapLayer) -> str:
@@ -54,8 +55,6 @@ class AnswerGroup:
         self._percent = 0
         self._matches: dict[int, list[Match]] = {}
         self._counts: dict[int, int] = {}
-        self._leftover: list[str] = []
-        self._theirs: list[str] = []
         self._filtered_at = 0.0
         self._later = QTimer()
         self._later.setSingleShot(True)
@@ -143,7 +142,7 @@ class AnswerGroup:
         self._percent = threshold_pct
         self._forget()
         before = list(self._files.values())
-        self._take_shape("polygons" if what == "outlines" else "boxes")
+        self._shape = "polygons" if what == "outlines" else "boxes"
         wanted = {"heatmap": what != "boxes", "regions": what != "heatmap"}
         if what != group.customProperty(_WHAT, what):
             self._show_only(group, wanted)
@@ -154,7 +153,7 @@ class AnswerGroup:
                 self._files[role] = path
             group.setCustomProperty(f"{_FILE}{role}", self._files.get(role, ""))
             self._show_role(group, role, wanted[role])
-        self._discard([path for path in before if path not in self._files.values()])
+        leftovers_of(self._project).put([path for path in before if path not in self._files.values()])
 
     def _show_only(self, group: QgsLayerTreeGroup, wanted: dict[str, bool]) -> None:
         """Hide what is not wanted any more and show what is: layers stay, their names and styles are the user's."""
@@ -164,20 +163,12 @@ class AnswerGroup:
             if node is not None:
                 node.setItemVisibilityChecked(is_wanted)
 
-    def _take_shape(self, shape: str) -> None:
-        """Turn from boxes to outlines or back; a layer of the other kind goes, unless it is being edited."""
-        regions = self.regions
-        if shape != self._shape and regions is not None and not regions.isEditable():
-            self._project.removeMapLayer(regions.id())
-        self._shape = shape
-
     def _show_role(self, group: QgsLayerTreeGroup, role: str, is_wanted: bool) -> None:
         """Add, change or take away one layer."""
         layer, path = self._layer(role), self._files.get(role)
         if isinstance(layer, QgsVectorLayer) and layer.isEditable():
             # The user is working on it: it stays as it is, and is theirs from now on.
             layer.removeCustomProperty(_ROLE)
-            self._theirs.append(_path_of(layer))
             layer = None
         if path and layer is not None:
             self._swap(layer, path)
@@ -211,17 +202,22 @@ class AnswerGroup:
             self._counts = count_rungs(self._files.get("regions", ""), self._shape)
         return self._counts.get(pct, 0)
 
-    def export(self, path: str | Path, pct: int) -> int:
+    def export(self, path: str | Path, pct: int, without: Iterable[int] = ()) -> int:
         """Write the matches that reach `pct` per cent and return how many there are.
 
         Args:
             path: Ends in .gpkg, .shp, .geojson or .json, which tells the format.
             pct: The least match.
+            without: Ids of matches to leave out.
 
         Raises:
             ExportError: With a sentence that says what to do.
         """
-        return export_matches(self._reader(pct), Path(path), self._project.transformContext())
+        reader = self._reader(pct)
+        unwanted = ", ".join(map(str, without))
+        if reader is not None and unwanted:
+            reader.setSubsetString(f'{rung_filter(pct)} AND "fid" NOT IN ({unwanted})')
+        return export_matches(reader, Path(path), self._project.transformContext())
 
     def bring_forward(self) -> None:
         """Show this answer, and hide and fold those to other questions about the same image: they would cover it."""
@@ -306,12 +302,6 @@ class AnswerGroup:
             layer.setCustomProperty(_PERCENT, self._percent)
         layer.triggerRepaint()
 
-    def _discard(self, paths: list[str]) -> None:
-        """Delete files that no layer shows any more; those still open elsewhere are tried again next time."""
-        waiting = [*self._leftover, *paths]
-        kept = {Path(path) for path in (*self._files.values(), *self._theirs)}
-        self._leftover = [path for path in waiting if Path(path) not in kept and not _delete(Path(path))]
-
     def _reader(self, pct: int) -> QgsVectorLayer | None:
         """Open the regions once more, so that neither filter nor selection of the shown layer matters."""
         return open_regions(self._files.get("regions", ""), self._shape, pct)
@@ -334,15 +324,3 @@ class AnswerGroup:
 
 def _path_of(layer: QgsMapLayer) -> str:
     return str(layer.source()).split("|", 1)[0]
-
-
-def _delete(path: Path) -> bool:
-    """Delete a result and what lies beside it; False when it is still locked."""
-    names: tuple[Path, ...] = tuple(path.with_name(path.name + end) for end in _BESIDE)
-    try:
-        for name in (*names, path.with_suffix(".qml") if path.suffix == ".tif" else path):
-            if name.exists():
-                name.unlink()
-    except OSError:
-        return False
-    return True

@@ -45,8 +45,9 @@ class _Tool(QgsMapTool):
             return
         event.accept()
         self.clear()
-        self.canvas().unsetMapTool(self)
         self.left.emit()
+        if self.isActive():
+            self.canvas().unsetMapTool(self)
 
     def clear(self) -> None:
         """Take away what the tool has drawn."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from qgis.core import (
@@ -17,6 +18,7 @@ from qgis.core import (
     QgsRectangle,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtCore import Qt
 from tile_server import serve_tiles
 
 from qgis_plugin.gui.controller import AskController
@@ -169,6 +171,39 @@ def test_a_project_brings_its_questions_back(panel, qtbot, tmp_path, indexed_sam
 
 
 @pytest.mark.engine
+def test_a_refit_that_is_not_saved_leaves_the_saved_answer_whole(panel, qtbot, tmp_path):
+    ask(panel, qtbot, "water")
+    project = QgsProject.instance()
+    assert project.write(str(tmp_path / "project.qgz"))
+    saved = dict(panel.answers.question.files)
+    panel.dock.resultMarked.emit(panel.answers.matches[0].id, "yes")
+    qtbot.waitUntil(lambda: panel.runner.search is not None, timeout=2000)
+    wait(panel, qtbot)
+    assert panel.answers.question.files["heatmap"] != saved["heatmap"]
+    assert project.read(str(tmp_path / "project.qgz"))
+    assert group_of(panel).heatmap.isValid()
+    assert panel.answers.matches and not panel.answers.question.include
+    panel.dock.resultMarked.emit(panel.answers.matches[0].id, "yes")
+    qtbot.waitUntil(lambda: panel.runner.search is not None, timeout=2000)
+    wait(panel, qtbot)
+    assert project.write()
+    assert not Path(saved["heatmap"]).exists()
+
+
+@pytest.mark.engine
+def test_what_is_wrong_comes_last_and_is_not_saved(panel, qtbot, tmp_path):
+    ask(panel, qtbot, "trees")
+    count = len(panel.answers.matches)
+    wrong = panel.answers.matches[0]
+    panel.answers.marks.mark(wrong.geometry, "no")
+    panel.answers.show_rows()
+    model = panel.dock.block.list.model()
+    assert "not this" in model.data(model.index(count - 1, 0), Qt.ItemDataRole.DisplayRole).lower()
+    panel.answers.export(str(tmp_path / "right.gpkg"))
+    assert QgsVectorLayer(str(tmp_path / "right.gpkg"), "right", "ogr").featureCount() == count - 1
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson"])
 def test_matches_are_saved_as_files(panel, qtbot, tmp_path, suffix):
     ask(panel, qtbot, "trees")
@@ -228,7 +263,7 @@ def test_a_moved_image_offers_to_repair_its_path(panel, qtbot, sample, tmp_path,
     moved = shutil.move(str(sample), str(tmp_path / "elsewhere.tif"))
     panel.refresh()
     assert [action.key for action in panel._view().card.actions] == ["repair_path"]
-    monkeypatch.setattr("qgis_plugin.gui.controller.QFileDialog.getOpenFileName", lambda *_: (moved, ""))
+    monkeypatch.setattr("qgis_plugin.gui.cards.QFileDialog.getOpenFileName", lambda *_: (moved, ""))
     panel.dock.cardAction.emit("repair_path")
     assert state(panel) is not State.NO_LAYER
 
