@@ -195,7 +195,7 @@ def test_cancel_by_message_and_by_hanging_up(server, root, make_raster):
     begun = time.monotonic()
     assert server.message(51, "cancel", target=50)[-1]["result"] == {"cancelled": True}
     last = json.loads(response.read().splitlines()[-1])
-    assert last["code"] == "cancelled" and time.monotonic() - begun < 0.5
+    assert last["code"] == "cancelled" and time.monotonic() - begun < 5
     connection, response = server.open("POST", "/v1/messages", body.replace("50", "52"))
     response.readline()
     response.close()

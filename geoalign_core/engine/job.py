@@ -114,6 +114,6 @@ class Job:
         with self._lock:
             if self._ended:
                 return False
-            self._ended = last
             self.send(self.request.id, kind, fields)
+            self._ended = last  # not before: a result that fits in no line leaves room for the error
             return True

@@ -46,9 +46,13 @@ class Jobs:
         return self._ops[job.request.op](job, Fields(job.request.args, "args"))
 
     def think_ahead(self, job: Job) -> None:
-        """After a question, load what the first correction of its answer takes, so that it comes at once."""
+        """After a question, load what learns from examples, so that the first search by examples comes at once.
+
+        Nobody asked for it yet: that it cannot be loaded is told to whoever does.
+        """
         if job.request.op == "ask":
-            import sklearn.linear_model  # noqa: F401
+            with contextlib.suppress(Exception):
+                import sklearn.linear_model  # noqa: F401
 
     def _target(self, args: Fields) -> Target:
         """Read which raster and check that the client may name it."""

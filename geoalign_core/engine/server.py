@@ -38,6 +38,7 @@ class Engine:
         self._places = places
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._jobs: dict[tuple[str, int], Job] = {}
+        self._doer: Any = None  # Jobs, which is made with the first job
         self._lock = threading.Lock()
         self._worker = threading.Thread(target=self._work, name="geoalign-worker", daemon=True)
         self._pulse = threading.Thread(target=self._beat, name="geoalign-pulse", daemon=True)
@@ -127,13 +128,10 @@ class Engine:
             self.stopping.set()
 
     def _work(self) -> None:
-        jobs: Any = None
         while (job := self._queue.get()) is not None:
             if not job.ended and not self.stopping.is_set():
                 try:
-                    if jobs is None:
-                        jobs = self._make()
-                    self._finish(job, jobs)
+                    self._do(job)
                 except OSError:
                     self.stopping.set()  # the client has gone
             with self._lock:
@@ -141,28 +139,36 @@ class Engine:
                 if self._jobs.get(key) is job:  # the client may have used the id anew
                     del self._jobs[key]
 
-    def _make(self) -> Any:  # noqa: ANN401 - Jobs, which is loaded with the first job
+    def _do(self, job: Job) -> None:
+        """Do a job: whatever happens becomes an answer, and the worker lives.
+
+        Raises:
+            OSError: The answer cannot be sent.
+        """
+        from geoalign_core.engine.failures import failure_of
+
+        try:
+            if self._doer is None:
+                self._doer = self._make()
+            result = self._doer.run(job)
+        except Exception as error:  # noqa: BLE001 - libraries raise anything
+            failure = failure_of(error)
+            job.fail(failure)
+            exceeded = failure.code == "out_of_memory" or (self.memory is not None and self.memory.exceeded())
+            if exceeded and self._doer is not None:
+                self._doer.session.drop()
+            return
+        try:
+            job.finish(result)
+        except (Failure, TypeError, ValueError) as error:  # it fits in no line
+            job.fail(failure_of(error))
+        self._doer.think_ahead(job)
+
+    def _make(self) -> Any:  # noqa: ANN401 - Jobs
         from geoalign_core.engine.jobs import Jobs
         from geoalign_core.engine.session import Session
 
         return Jobs(Session(self.max_windows), self._places)
-
-    def _finish(self, job: Job, jobs: Any) -> None:  # noqa: ANN401 - Jobs
-        from geoalign_core.engine.failures import failure_of
-
-        try:
-            result = jobs.run(job)
-        except Exception as error:  # noqa: BLE001 - whatever happens becomes an answer, and the process lives
-            failure = failure_of(error)
-            job.fail(failure)
-            if failure.code == "out_of_memory" or (self.memory is not None and self.memory.exceeded()):
-                jobs.session.drop()
-            return
-        try:
-            job.finish(result)
-        except (Failure, ValueError) as error:
-            job.fail(failure_of(error))
-        jobs.think_ahead(job)
 
     def _beat(self) -> None:
         while not self.stopping.wait(HEARTBEAT_S):

@@ -9,7 +9,7 @@ from qgis.PyQt.QtCore import QCoreApplication, QObject, QThread, QTimer, pyqtSig
 
 from ..settings import Settings
 from ..words import tr
-from .command import find_engine, why_none
+from .command import EngineChoice, find_engine, why_none
 from .log import engine_log
 from .process import StdioTransport
 from .protocol import EngineError, Progress, encode, speaks
@@ -140,17 +140,15 @@ class EngineClient(QObject):
         self._settings = settings or self._settings
         self._drop()
         self._abandon(_cancelled())
-        self.choice = find_engine(self._settings)
         self.status, self.device_title = None, ""
-        self._look_up()
+        self._choose(find_engine(self._settings))
 
     def start(self) -> None:
         """Start the engine when it does not run yet."""
         if self._transport is not None:
             return
         if self.choice is None:
-            self.choice = find_engine(self._settings)
-            self._look_up()
+            self._choose(find_engine(self._settings))
         if self.choice is None:
             return
         self.problem, self.hello = None, None
@@ -170,15 +168,17 @@ class EngineClient(QObject):
         self.start()
 
     def dismiss(self, then: Callable[[], object]) -> None:
-        """Let go of the engine until the next `configure`; `then` is called when its process is gone."""
+        """Let go of the engine; `then` is called when its process is gone.
+
+        The next `configure`, `start` or request looks for an engine anew.
+        """
         if self._transport is None:
             QTimer.singleShot(0, then)
         else:
             self._transport.destroyed.connect(lambda *_: then())
         self._drop()
         self._abandon(_cancelled())
-        self.choice = None
-        self._look_up()
+        self._choose(None)
 
     def stop(self) -> None:
         """End the engine and wait for it, 3 s at most; requests under way are cancelled."""
@@ -225,13 +225,20 @@ class EngineClient(QObject):
         """Kill an engine that does not react to a cancellation; other requests go to the next engine."""
         if self._sent.pop(request.id, None) is None:
             return
-        others, self._sent = list(self._sent.values()), {}
+        others = list(self._sent.values())
         self._drop(kill=True)
         for other in others:
             other.attempts -= 1
-        self._queue = others + self._queue
-        self._look_up()
-        request.end(None, _cancelled())
+        self._send_again([request, *others])
+
+    def _send_again(self, requests: list[Request], problem: EngineError | None = None) -> None:
+        """Give to the next engine what the last one owed, but for what nobody wants any more."""
+        self._sent, self._queue = {}, [request for request in requests if not request.unwanted] + self._queue
+        self.problem = problem
+        self._set_state("idle")
+        for request in requests:
+            if request.unwanted:
+                request.end(None, _cancelled())
         if self._queue:
             self.start()
 
@@ -329,14 +336,7 @@ class EngineClient(QObject):
             self._give_up("stopped", problem)
             return
         self._drop()
-        self.problem = problem
-        self._sent, self._queue = {}, [request for request in again if not request.unwanted] + self._queue
-        self._set_state("idle")
-        for request in again:
-            if request.unwanted:
-                request.end(None, _cancelled())
-        if self._queue:
-            self.start()
+        self._send_again(again, problem)
 
     def _give_up(self, state: str, problem: EngineError) -> None:
         self._drop()
@@ -359,8 +359,12 @@ class EngineClient(QObject):
         for request in waiting:
             request.end(None, error)
 
+    def _choose(self, choice: EngineChoice | None) -> None:
+        self.choice, self.has_run = choice, False
+        self._look_up()
+
     def _look_up(self) -> None:
-        self.hello, self.has_run = None, False
+        self.hello = None
         self.problem = None if self.choice else why_none(self._settings)
         self._set_state("idle" if self.choice else "none")
 

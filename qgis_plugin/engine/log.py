@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -31,27 +32,20 @@ def job_folder() -> Path:
     return folder
 
 
-def logs_folder() -> Path:
-    """The folder of the logs, made when missing; only the newest logs are kept."""
-    folder = cache_folder() / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def engine_log() -> LogFile:
     """The log of this QGIS's engines; each QGIS has its own, so that two do not cut each other's."""
-    folder = logs_folder()
-    try:
+    folder = cache_folder() / "logs"
+    # The folder may be locked; another QGIS may tidy up at the same moment, or have a log open: next time.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
         old = sorted(folder.glob("engine-*.log*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in old[KEPT_LOGS:]:
             path.unlink()
-    except OSError:
-        old = []  # another QGIS tidies up at the same moment, or a log is open: next time
     return LogFile(folder / f"engine-{os.getpid()}.log")
 
 
 class LogFile:
-    """Appends to a file, which is renamed to `.1` when it is full; a full disk does not disturb the caller."""
+    """Appends to a file, which is renamed to `.1` when it is full; a full or locked disk disturbs nobody."""
 
     def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
         self.path = path

@@ -28,7 +28,7 @@ def release(client: EngineClient, then: Callable[[], object]) -> None:
 
 
 def _release_shared(then: Callable[[], object]) -> None:
-    if not shared.pids():
+    if not shared.awake():
         then()
         return
     # to stop it means to wait for its thread, which is not for the thread of the windows

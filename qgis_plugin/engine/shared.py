@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import atexit
 import threading
+import traceback
 from queue import SimpleQueue
 from typing import Any
 
 from qgis.PyQt.QtCore import QCoreApplication, QObject, QThread, QTimer, pyqtSignal
 
 from ..settings import Settings
+from ..words import tr
 from .client import EngineClient, Request
 from .command import find_engine
+from .protocol import EngineError
 
 IDLE_MS = 120_000
 """How long an engine without work stays warm."""
@@ -59,15 +62,17 @@ class _Desk(QObject):
     @property
     def pids(self) -> list[int]:
         """The process ids of the engines that run here."""
-        return [client.pid for client in self._clients.values() if client.pid]
+        return [client.pid for client in list(self._clients.values()) if client.pid]
 
     def _take(self, errand: Errand) -> None:
         self._idle.stop()
-        settings = errand.settings
-        key = (find_engine(settings), settings.authcfg)
-        if key not in self._clients:
-            self._clients[key] = EngineClient(settings, self)
-        client = self._clients[key]
+        try:
+            client = self._client(errand.settings)
+        except Exception as error:  # noqa: BLE001 - somebody waits for the end of the errand
+            text = tr("The engine could not be started: {reason}").format(reason=error)
+            errand.heard.put(("failed", EngineError("engine_stopped", text, details=traceback.format_exc())))
+            self._rest()
+            return
         self._errands[errand] = client
         self._drop_unused(client)
         errand.request = request = client.request(errand.op, errand.args)
@@ -77,6 +82,12 @@ class _Desk(QObject):
         request.failed.connect(lambda error: self._end(errand, "failed", error))
         if errand.unwanted:
             request.cancel()
+
+    def _client(self, settings: Settings) -> EngineClient:
+        key = (find_engine(settings), settings.authcfg)
+        if key not in self._clients:
+            self._clients[key] = EngineClient(settings, self)
+        return self._clients[key]
 
     def _cancel(self, errand: Errand) -> None:
         errand.unwanted = True
@@ -176,6 +187,11 @@ class SharedEngine:
         """Whether an end of the errand can still come."""
         with self._lock:
             return errand.thread is self._thread or not errand.heard.empty()
+
+    def awake(self) -> bool:
+        """Whether an engine may run, or be about to start."""
+        with self._lock:
+            return self._thread is not None
 
     def pids(self) -> list[int]:
         """The process ids of the engines that run."""

@@ -11,6 +11,8 @@ from qgis.core import QgsApplication, QgsProcessingFeedback, QgsTask
 
 from qgis_plugin.engine import shared as module
 from qgis_plugin.engine.blocking import BlockingEngine, EngineFailure
+from qgis_plugin.engine.client import EngineClient
+from qgis_plugin.engine.release import release
 from qgis_plugin.engine.shared import shared
 from qgis_plugin.settings import Settings
 
@@ -192,6 +194,22 @@ def test_failures_are_raised(qtbot, settings, monkeypatch, mode, code):
             return engine.call("ask", {})
 
     assert in_task(qtbot, work).error.code == code
+
+
+def test_an_engine_that_cannot_even_be_made_ends_the_call(qtbot, settings, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no room for a client")
+
+    monkeypatch.setattr(module, "EngineClient", broken)
+    assert "no room" in in_task(qtbot, lambda: ask(settings)).error.message
+
+
+def test_release_waits_for_an_engine_that_is_about_to_start(qtbot, settings):
+    client, awake = EngineClient(settings), []
+    shared.submit(settings, "ping", {})
+    release(client, lambda: awake.append(shared.awake()))
+    qtbot.waitUntil(lambda: bool(awake), timeout=10000)
+    assert awake == [False]
 
 
 def test_no_engine_is_one_sentence(qtbot, settings):

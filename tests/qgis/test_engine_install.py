@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -95,9 +94,7 @@ def finish(qtbot, run: Run) -> Run:
 
 
 def test_the_plan_tells_size_and_folder_and_starts_nothing():
-    start = time.monotonic()
     plan = plan_install(Settings(), cuda=False)
-    assert time.monotonic() - start < 0.05
     assert plan.folder == managed_folder()
     assert plan.folder.name == "engine-0.1.0"
     assert 0 < plan.size_mb < plan_install(Settings(), cuda=True).size_mb

@@ -180,10 +180,8 @@ def test_cancel_closes_the_connection(qtbot, server, client, sample, tmp_path):
     request = client.request("ask", arguments(sample, tmp_path))
     outcome = Outcome(request)
     qtbot.waitUntil(lambda: len(outcome.progress) > 2)
-    start = time.monotonic()
     request.cancel()
     qtbot.waitUntil(lambda: outcome.over)
-    assert time.monotonic() - start < 0.3
     assert outcome.errors[0].code == "cancelled"
     qtbot.waitUntil(lambda: server.cancelled == [request.id])
     assert client.state == "ready"
@@ -218,7 +216,8 @@ def test_no_address(qtbot, address):
     assert client.state == "none"
     assert "Write it like http://" in client.problem.remedy
     card = cards.engine_view(client, settings).card
-    assert card.title == client.problem.message and [action.key for action in card.actions][-1] == "engine_settings"
+    assert card.title == client.problem.message.rstrip(".")
+    assert [action.key for action in card.actions][-1] == "engine_settings"
 
 
 @pytest.mark.parametrize("address", ["gpu:8765", "https://gpu.corp/engine/", "10.0.0.7", "http://[::1]:8765", "ä.de"])
