@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 
 import pytest
 from qgis.PyQt.QtCore import QObject, Qt, pyqtSignal
@@ -139,9 +138,8 @@ def test_the_engine_of_processing_makes_room_too(dialog, qtbot, engine_python):
     errand = shared.submit(settings, "ping", {})
     qtbot.waitUntil(lambda: bool(shared.pids()), timeout=10000)
     pid = shared.pids()[0]
-    start = time.monotonic()
     release(dialog._client, lambda: ends.append(alive(pid)))
-    assert time.monotonic() - start < 0.05
+    assert not ends  # it did not wait for the end of the process
     qtbot.waitUntil(lambda: ends == [False], timeout=10000)
     assert not shared.serves(errand) or not errand.heard.empty()
 
