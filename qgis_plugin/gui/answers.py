@@ -10,6 +10,7 @@ from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsCsException,
+    QgsGeometry,
     QgsPointXY,
     QgsProject,
     QgsRectangle,
@@ -40,6 +41,8 @@ _MARGIN = 3.0
 """A match fills a third of the map when one goes to it."""
 _LEAST_PX = 120
 """And the map never shows less than so many pixels of the image: what lies around tells what it is."""
+_OUTLINE_PX = 3.0
+"""Outlines follow the heatmap, whose pixels are coarser than the image's by about this much."""
 _WGS84 = QgsCoordinateReferenceSystem("EPSG:4326")
 
 
@@ -160,6 +163,14 @@ class AnswerView(QObject):
         """Return the match of a row."""
         return next((match for match in self._matches if match.id == number), None)
 
+    def outline(self, match: Match) -> QgsGeometry:
+        """Return what a match covers, as few vertices as its pixels need: it becomes an example."""
+        if self._group is None or self.question is None:
+            return match.geometry
+        outline = self._group.outline(match, self.question.threshold_pct)
+        simple = outline.simplify(_OUTLINE_PX * self._pixel())
+        return outline if simple.isEmpty() else simple
+
     def activate(self, number: int) -> None:
         """Go to a match."""
         match = self.match(number)
@@ -217,7 +228,7 @@ class AnswerView(QObject):
     def _wrong(self) -> list[Match]:
         """Return the matches that were marked as wrong and are still there."""
         marks = self.marks
-        return [match for match in self._matches if marks is not None and marks.verdict_at(match.center) == "no"]
+        return [match for match in self._matches if marks is not None and marks.verdict_of(match.geometry) == "no"]
 
     def _collect(self) -> None:
         self._matches = [] if self._group is None or self.question is None else self._group.matches(
@@ -235,7 +246,7 @@ class AnswerView(QObject):
         wrong = self._wrong()
         matches = [match for match in self._matches if match not in wrong] + wrong
         return tuple(
-            Row(match.id, match.score, self._describe(match), marks.verdict_at(match.center) if marks else "")
+            Row(match.id, match.score, self._describe(match), marks.verdict_of(match.geometry) if marks else "")
             for match in matches
         )
 

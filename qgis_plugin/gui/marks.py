@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qgis.core import QgsGeometry
+from qgis.core import QgsGeometry, QgsRectangle
 
 from ..layers.area import geojson, geometry_of
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from qgis.core import QgsPointXY
 
     from ..layers.project import Question
+
+_SAME = 0.5
+"""Boxes with this intersection over union are the same match, before and after a refit."""
 
 Places = tuple[dict[str, Any], ...]
 
@@ -39,12 +42,18 @@ class Marks:
             return "no"
         return "yes" if any(geometry_of(item).intersects(place) for item in self.include) else ""
 
+    def verdict_of(self, match: QgsGeometry) -> str:
+        """Return what was said of a match: of a place with about the same extent, not of a spot inside it."""
+        box = match.boundingBox()
+        if any(_overlap(geometry_of(item).boundingBox(), box) > _SAME for item in self.exclude):
+            return "no"
+        return "yes" if any(_overlap(geometry_of(item).boundingBox(), box) > _SAME for item in self.include) else ""
+
     def mark(self, geometry: QgsGeometry, verdict: str) -> None:
         """Say that a place is right (``yes``), wrong (``no``), or take back what was said of it."""
         self._past.append((self.include, self.exclude))
-        centre = geometry.pointOnSurface()
         self.include, self.exclude = (
-            tuple(item for item in items if not geometry_of(item).intersects(centre))
+            tuple(item for item in items if not _is_there(geometry_of(item), geometry))
             for items in (self.include, self.exclude)
         )
         if verdict == "yes":
@@ -67,3 +76,14 @@ class Marks:
     def applied(self, question: Question) -> Question:
         """Return the question with these examples."""
         return replace(question, include=self.include, exclude=self.exclude)
+
+
+def _is_there(marked: QgsGeometry, place: QgsGeometry) -> bool:
+    """Whether a mark is about a place: about the same extent, or around its middle."""
+    return _overlap(marked.boundingBox(), place.boundingBox()) > _SAME or marked.intersects(place.pointOnSurface())
+
+
+def _overlap(first: QgsRectangle, second: QgsRectangle) -> float:
+    """Return the intersection over union of two boxes."""
+    common = first.intersect(second).area()
+    return common / max(first.area() + second.area() - common, 1e-12)

@@ -62,7 +62,7 @@ class Teacher(QObject):
         """Say that a match is right or wrong."""
         match = self._answers.match(number)
         if match is not None:
-            self._mark(match.geometry, verdict)
+            self._mark(self._answers.outline(match), verdict)
 
     def mark_place(self, point: QgsPointXY, verdict: str) -> None:
         """Say that a place on the map is what is looked for, or is not. A second click takes it back."""
@@ -110,7 +110,7 @@ class Teacher(QObject):
     def _like_result(self, number: int) -> None:
         match = self._answers.match(number)
         if match is not None:
-            self.similarWanted.emit([geojson(match.geometry)])
+            self.similarWanted.emit([geojson(self._answers.outline(match))])
 
     def _like_drawn(self, geometry: QgsGeometry) -> None:
         self._like([geometry], self._tools.canvas.mapSettings().destinationCrs())

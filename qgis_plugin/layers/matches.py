@@ -61,6 +61,15 @@ def read_matches(layer: QgsVectorLayer | None, limit: int) -> list[Match]:
     return found
 
 
+def read_outline(path: str, pct: int, rank: int) -> QgsGeometry:
+    """Return the outline of one region, or an empty geometry: of a large one, its box is mostly something else."""
+    layer = open_regions(path, "polygons", pct)
+    if layer is None:
+        return QgsGeometry()
+    layer.setSubsetString(f'{rung_filter(pct)} AND "rank" = {int(rank)}')
+    return next((QgsGeometry(feature.geometry()) for feature in layer.getFeatures()), QgsGeometry())
+
+
 def count_rungs(path: str, shape: str) -> dict[int, int]:
     """Return the number of regions by threshold in per cent; the database counts."""
     layer = _open(path, f"{path}|subset={_COUNT_POLYGONS if shape == 'polygons' else _COUNT_BOXES}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from qgis.core import (
     QgsDataProvider,
+    QgsGeometry,
     QgsLayerTreeGroup,
     QgsMapLayer,
     QgsMapLayerLegendUtils,
@@ -25,7 +26,7 @@ from qgis.PyQt.QtCore import QTimer
 from ..words import tr
 from .export import export_matches
 from .leftovers import leftovers_of
-from .matches import Match, count_rungs, open_regions, read_matches, rung_filter, uri_of
+from .matches import Match, count_rungs, open_regions, read_matches, read_outline, rung_filter, uri_of
 from .style import move_limit, style_heatmap, style_regions
 
 _QUESTION = "geoalign/question"
@@ -201,6 +202,11 @@ class AnswerGroup:
         if not self._counts:
             self._counts = count_rungs(self._files.get("regions", ""), self._shape)
         return self._counts.get(pct, 0)
+
+    def outline(self, match: Match, pct: int) -> QgsGeometry:
+        """Return what a match covers, as exactly as the engine knows it; its box where that is all there is."""
+        outline = read_outline(self._files.get("regions", ""), pct, match.rank)
+        return match.geometry if outline.isEmpty() else outline
 
     def export(self, path: str | Path, pct: int, without: Iterable[int] = ()) -> int:
         """Write the matches that reach `pct` per cent and return how many there are.
