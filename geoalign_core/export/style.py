@@ -23,7 +23,6 @@ FIELD_ALIASES: dict[str, str] = {
     "area_m2": "Area (m²)",
     "gsd_m": "Ground resolution (m/px)",
     "model": "Model",
-    "min_match": "Match limit (%)",
 }
 """What QGIS shows instead of the short field names."""
 
