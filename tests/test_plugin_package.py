@@ -228,3 +228,12 @@ def test_every_module_imports_under_qt6(unpacked):
 def test_translations_are_complete():
     done = run(sys.executable, ".ci/translations", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plugin_paints_heat_in_the_engines_colours():
+    """The plugin may not import the engine, so it states the ramp again."""
+    from geoalign_core.export.colors import HEAT_STOPS
+
+    tree = ast.parse((REPO / "qgis_plugin" / "layers" / "style.py").read_text(encoding="utf-8"))
+    stated = [node.value for node in tree.body if isinstance(node, ast.AnnAssign) and node.target.id == "HEAT_STOPS"]
+    assert ast.literal_eval(stated[0]) == HEAT_STOPS
