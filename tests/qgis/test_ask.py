@@ -73,6 +73,18 @@ def wait(panel, qtbot) -> None:
     qtbot.waitUntil(over, timeout=WAIT_MS)
 
 
+def ask_a_fresh_image(panel, qtbot, path) -> None:
+    """Ask a ready engine about an image that it has not read, and return while it works."""
+    fresh = QgsRasterLayer(str(path), "fresh")
+    QgsProject.instance().addMapLayer(fresh)
+    panel.dock.set_layer(fresh)
+    panel.client.start()
+    qtbot.waitUntil(lambda: panel.client.state == "ready", timeout=WAIT_MS)
+    wait(panel, qtbot)
+    panel.dock.set_question("trees")
+    panel.ask()
+
+
 def group_of(panel):
     return panel.answers._group
 
@@ -228,14 +240,7 @@ def test_nothing_found_is_a_state_and_the_best_can_be_shown(panel, qtbot):
 
 @pytest.mark.engine
 def test_the_engine_dies_during_a_run_and_the_answer_still_comes(panel, qtbot, sample):
-    fresh = QgsRasterLayer(str(sample), "fresh")
-    QgsProject.instance().addMapLayer(fresh)
-    panel.dock.set_layer(fresh)
-    panel.client.start()
-    qtbot.waitUntil(lambda: panel.client.state == "ready", timeout=WAIT_MS)
-    wait(panel, qtbot)
-    panel.dock.set_question("trees")
-    panel.ask()
+    ask_a_fresh_image(panel, qtbot, sample)
     qtbot.waitUntil(lambda: panel.client.state == "busy", timeout=WAIT_MS)
     os.kill(panel.client.hello["pid"], signal.SIGKILL)
     wait(panel, qtbot)
@@ -285,14 +290,7 @@ def test_without_an_engine_the_panel_says_what_to_do(qgis_iface, qtbot, sample_l
 
 @pytest.mark.engine
 def test_cancelled_in_the_task_bar(panel, qtbot, sample):
-    fresh = QgsRasterLayer(str(sample), "fresh")
-    QgsProject.instance().addMapLayer(fresh)
-    panel.dock.set_layer(fresh)
-    panel.client.start()
-    qtbot.waitUntil(lambda: panel.client.state == "ready", timeout=WAIT_MS)
-    wait(panel, qtbot)
-    panel.dock.set_question("trees")
-    panel.ask()
+    ask_a_fresh_image(panel, qtbot, sample)
 
     def running() -> bool:
         if panel.runner.waits:
