@@ -7,17 +7,18 @@ DEMO := demo
 
 QGIS_BIN := .venv-qgis/bin
 
-.PHONY: demo test test-engine test-qgis setup setup-dev lint types bench pictures plugin plugin-install translations clean
+.PHONY: demo test test-engine test-qgis setup setup-dev setup-qgis lint types bench pictures plugin plugin-install translations clean
 
 demo: setup
 	$(BIN)/geoalign ask samples/canal.tif "parking lot" "trees" "water" --out $(DEMO) --overwrite
 
-test: lint types test-engine test-qgis
+# QGIS comes first: it brings the system libraries that the plugin's PyQt6 check needs.
+test: lint types setup-qgis test-engine test-qgis
 
 test-engine: setup-dev
 	$(BIN)/python -m pytest
 
-# Without QGIS the set-up has said so; everything else has been tested by then.
+# Without QGIS the set-up says so, once more at the end; everything else has been tested by then.
 test-qgis: setup-dev
 	@sh .ci/setup-qgis || [ $$? = 3 ]
 	@if [ -x $(QGIS_BIN)/python ]; then \
@@ -57,6 +58,9 @@ translations:
 
 setup:
 	@sh .ci/setup core
+
+setup-qgis:
+	@sh .ci/setup-qgis || [ $$? = 3 ]
 
 setup-dev:
 	@sh .ci/setup dev
