@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geoalign_core.models.config import CONFIG_DIR, ModelConfig
-from training.embedded.align import Head, PhraseBook, Recipe, train_head
+from training.embedded.align import Head, PhraseBook, train_head
 from training.embedded.corpus import Boxes, Captions
 from training.embedded.data import (
     CaptionedImage,
@@ -24,6 +24,7 @@ from training.embedded.data import (
 )
 from training.embedded.figures import dense_figures, retrieval
 from training.embedded.phrases import BOX_PHRASES, LEXICON, UNSEEN_PHRASES, label_images
+from training.embedded.recipe import HeadRecipe
 from training.embedded.samples import aircraft_set, patch_labels, pool_set, vehicle_set
 
 
@@ -61,12 +62,12 @@ def corpus(count=24, kinds=6):
     return captions, {"aircraft": boxes}
 
 
-def train(config, **numbers):
+def train(config, *, seed=0, **numbers):
     captions, boxes = corpus()
-    recipe = Recipe(batch=12, box_rows=32, phrase_images=8, phrase_patches=8, **numbers)
+    recipe = HeadRecipe(batch=12, box_rows=32, phrase_images=8, phrase_patches=8, **numbers)
     stages = []
     head = train_head(
-        config, captions, boxes, PhraseBook(config, fake_sentences), recipe, lambda *told: stages.append(told)
+        config, captions, boxes, PhraseBook(config, fake_sentences), recipe, seed, lambda *told: stages.append(told)
     )
     return head, captions, boxes, stages
 

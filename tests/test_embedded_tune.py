@@ -18,7 +18,8 @@ from training.embedded.features import SampleSet
 from training.embedded.middle import cache_middle
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.phrases import LEXICON
-from training.embedded.tune import Material, Tuning, Windows, tune
+from training.embedded.recipe import TuneRecipe
+from training.embedded.tune import Material, Windows, tune
 
 pytestmark = pytest.mark.model
 FIRST = 11
@@ -64,11 +65,11 @@ def tuned(config, tmp_path_factory):
         material = Material(
             captioned, [hidden], torch.full((16, len(LEXICON)), -1), {"aircraft": [Windows(hidden, labels, 2)]}
         )
-        numbers = Tuning(
+        numbers = TuneRecipe(
             epochs=12, batch=16, first_block=FIRST, image_rank=2, text_rank=2, image_rate=5e-3, text_rate=1e-3,
             head_rate=1e-3, queue=4, patch_share=0.75,
         )  # fmt: skip
-        losses = tune(config, towers, head, material, numbers, silent)
+        losses = tune(config, towers, head, material, numbers, 0, silent)
         results.append((towers, head, losses, hidden))
     torch.set_num_threads(threads)
     return results, images, work

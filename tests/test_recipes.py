@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from geoalign_core.models.families import families
+from training.embedded.recipe import ALIGN_RECIPE, EmbeddedRecipe
 from training.recipe import ModelRecipe, Recipe
 from training.recipe_checks import CHOICES
 from training.recipe_file import (
+    RUN_RECIPE,
     RecipeError,
     build,
     dump_recipe,
@@ -30,7 +32,7 @@ NAMES = sorted(packaged())
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_reads_back_as_it_is_written_out(name, tmp_path):
-    loaded = read_recipe(name)
+    loaded = read_recipe(name, (), RUN_RECIPE)
     assert loaded.recipe.name == name
     path = tmp_path / "own.yaml"
     path.write_text(dump_recipe(loaded.recipe, notes=loaded.notes))
@@ -40,7 +42,7 @@ def test_every_recipe_reads_back_as_it_is_written_out(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_value_of_a_recipe_says_where_it_comes_from(name):
     """What a recipe sets and what is ours alike: no number without [P], [C], [D] or [U]."""
-    loaded = read_recipe(name)
+    loaded = read_recipe(name, (), RUN_RECIPE)
     bare = Recipe(name="bare", model=ModelRecipe(init=""))
     for section in ("model", "loss", "data", "optim"):
         mine, default = getattr(loaded.recipe, section), getattr(bare, section)
@@ -119,7 +121,9 @@ def test_more_principal_components_than_images_are_refused():
 
 def test_overrides_take_what_people_write():
     loaded = read_recipe(
-        "farslip-stage1", ["optim.rate=1e-5", "data.train=one", "data.max_region_px=inf", "optim.steps=7"]
+        "farslip-stage1",
+        ["optim.rate=1e-5", "data.train=one", "data.max_region_px=inf", "optim.steps=7"],
+        RUN_RECIPE,
     )
     recipe = loaded.recipe
     assert (recipe.optim.rate, recipe.data.train, recipe.optim.steps) == (1e-5, ("one",), 7)
@@ -155,7 +159,7 @@ def test_a_wrong_file_is_one_line(text, told, tmp_path):
 def test_a_variant_keeps_the_sources_of_what_it_does_not_change(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("extends: farslip-stage2\nname: own\noptim:\n  rate: 1.0e-6\n")
-    loaded = read_recipe(path)
+    loaded = read_recipe(path, (), RUN_RECIPE)
     assert loaded.recipe.optim.rate == 1e-6
     assert "optim.rate" not in loaded.notes
     assert loaded.notes["optim.epochs"] == "[C]"
@@ -176,7 +180,7 @@ def test_the_dense_modes_are_the_models():
 
 
 def test_field_docs_are_those_below_the_fields():
-    assert field_docs()[ModelRecipe]["text_layers"] == "Layers of a random text tower."
+    assert field_docs(ModelRecipe)["text_layers"] == "Layers of a random text tower."
 
 
 def test_families_of_recipes_exist():
@@ -193,4 +197,47 @@ def test_a_recipe_is_read_without_torch():
 
 def test_plain_values_build_the_same_recipe():
     recipe = load_recipe("dgtrs-l14")
-    assert build(to_dict(recipe)) == recipe
+    assert build(to_dict(recipe), RUN_RECIPE) == recipe
+
+
+@pytest.mark.parametrize("name", sorted(packaged(ALIGN_RECIPE)))
+def test_a_recipe_of_the_embedded_model_reads_back_and_is_listed(name, tmp_path):
+    loaded = read_recipe(name, (), ALIGN_RECIPE)
+    assert loaded.recipe.name == name
+    path = tmp_path / "own.yaml"
+    path.write_text(dump_recipe(loaded.recipe, notes=loaded.notes))
+    assert read_recipe(path, (), ALIGN_RECIPE) == loaded
+    assert f"`{name}`" in (REPO / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("tune.first_block=12", "tune.first_block must be from 0 to 11 (12)"),
+        ("tune.patch_share=0", "tune.patch_share must be above 0, at most 1 (0.0)"),
+        ("tune.text_rank=0", "tune.text_rank must be from 1 to 384 (0)"),
+        ("head.rate=-1", "head.rate must be more than 0 (-1.0)"),
+        ("head.top_share=1", "head.top_share must be between 0 and 1 (1.0)"),
+        ("seed=-1", "seed must be from 0 to 2³² − 1 (-1)"),
+        ("seed.x=1", "'seed.x' names no section"),
+        ("head=1", "'head' names no section"),
+        ("rate=1", "write head.rate=…"),
+        ("tune.epoch=1", "did you mean tune.epochs?"),
+        ("head.epochs=1.5", "head.epochs must be a whole number (1.5)"),
+    ],
+)
+def test_wrong_numbers_of_the_embedded_model_are_one_line(override, told):
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        read_recipe("geoalign-s", [override], ALIGN_RECIPE)
+
+
+def test_a_recipe_of_another_command_is_told_apart():
+    with pytest.raises(RecipeError, match=r"geoalign-s is no recipe of geoalign-train run; see geoalign-train recipes"):
+        load_recipe("geoalign-s")
+    with pytest.raises(RecipeError, match=r"dgtrs-b16 is no recipe of geoalign-train align"):
+        read_recipe("dgtrs-b16", (), ALIGN_RECIPE)
+
+
+def test_every_number_of_the_embedded_model_is_explained():
+    for section in EmbeddedRecipe(name="bare").head, EmbeddedRecipe(name="bare").tune:
+        assert set(field_docs(type(section))) == {item.name for item in dataclasses.fields(section)}

@@ -18,7 +18,7 @@ from geoalign_core.models.tokens import Tokenizer
 from tests.recipe_tools import small, tiny_model
 from training.loop.export import Trained, write_model
 from training.model.start import start
-from training.recipe_file import load_recipe, read_recipe
+from training.recipe_file import RUN_RECIPE, load_recipe, read_recipe
 
 RECIPES = {
     "geoalignclip": "geoalign-stage2-b16",
@@ -85,7 +85,7 @@ def test_the_card_says_what_is_known_and_invents_no_licence(tiny, tmp_path):
     yaml = card.partition("```yaml\n")[2].partition("```")[0]
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml)
-    assert read_recipe(path).recipe == recipe
+    assert read_recipe(path, (), RUN_RECIPE).recipe == recipe
     record = json.loads((folder / "provenance.json").read_text())
     assert record["training"]["step"] == 7
     assert record["licence"] == "not stated"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiling.clikit import run_cli, tqdm_progress
+from tiling.errors import UsageError
 from training.embedded.ablation_command import ablation
-from training.loop.command import COMMANDS
+from training.loop.command import COMMANDS, SET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,24 +73,32 @@ def towers(wheels: Path | None, out: Path) -> None:
 
 
 @main.command()
-@_DATA
+@click.argument("recipe", default="geoalign-s")
+@click.option("--data", type=_FOLDER, default=None, help="Folder of the training data.")
 @click.option("--towers", type=_FOLDER, default=None, help="Folder with both wheels: build the towers from them first.")
 @_WORK
 @click.option("--out", type=_FOLDER, default=None, help="Model folder to write; by default the packaged model.")
-@click.option("--epochs", type=click.IntRange(min=1), default=None, help="Passes over the captions.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is random.")
-@click.option("--tune/--no-tune", default=False, show_default=True, help="Then learn inside the towers, too.")
+@SET
+@click.option("--print-config", is_flag=True, help="Print the whole recipe, explained, and stop.")
 def align(
-    data: Path, towers: Path | None, work: Path | None, out: Path | None, epochs: int | None, seed: int, tune: bool
-) -> None:
-    """Learn the head on captions and boxes, and write the model."""
+    recipe: str, data: Path | None, towers: Path | None, work: Path | None, out: Path | None,
+    overrides: tuple[str, ...], print_config: bool,
+) -> None:  # fmt: skip
+    """Learn the embedded model on captions and boxes after RECIPE, by default geoalign-s, and write it."""
+    from training.embedded.recipe import ALIGN_RECIPE
+    from training.recipe_file import dump_recipe, read_recipe
+
+    loaded = read_recipe(recipe, overrides, ALIGN_RECIPE)
+    if print_config:
+        click.echo(dump_recipe(loaded.recipe, notes=loaded.notes), nl=False)
+        return
+    if data is None:
+        raise UsageError("training needs data", remedy="give its folder with --data FOLDER")
     from training.embedded.run import align_model
-    from training.embedded.tune import Tuning
 
     with tqdm_progress() as progress:
         head = align_model(
-            data, wheels=towers, work=_work_folder(work), out=out, epochs=epochs, seed=seed,
-            tuning=Tuning() if tune else None, progress=progress,
+            loaded.recipe, data, wheels=towers, work=_work_folder(work), out=out, progress=progress,
             say=functools.partial(click.echo, err=True),
         )  # fmt: skip
     click.echo(str(head))
@@ -124,6 +133,26 @@ def card(data: Path, work: Path | None, model: Path | None, card_path: Path) -> 
         figures = evaluate_model(data, work=_work_folder(work), model=model, progress=progress)
     update_card(card_path, figures)
     click.echo(str(card_path))
+
+
+@main.command("compare-towers")
+@click.argument("others", nargs=-1, required=True)
+@_DATA
+@_WORK
+@SET
+def compare_towers(others: tuple[str, ...], data: Path, work: Path | None, overrides: tuple[str, ...]) -> None:
+    """Learn the embedded model's head on the image towers of OTHERS, stored models, and print all figures."""
+    from training.embedded.compare import compare_towers as compare
+    from training.embedded.compare import render
+    from training.embedded.recipe import ALIGN_RECIPE
+    from training.recipe_file import read_recipe
+
+    recipe = read_recipe("geoalign-s", overrides, ALIGN_RECIPE).recipe
+    with tqdm_progress() as progress:
+        figures = compare(
+            list(others), recipe, data, _work_folder(work), progress, functools.partial(click.echo, err=True)
+        )
+    click.echo(render(figures))
 
 
 @main.command("clip-tower")

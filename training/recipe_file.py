@@ -1,8 +1,8 @@
-"""Recipe files: YAML ↔ :class:`training.recipe.Recipe`, strictly, with every default explained.
+"""Recipe files: YAML ↔ a dataclass of sections, strictly, with every default explained.
 
-A file holds ``name``, the five sections, and at most ``extends`` (a packaged recipe's name, or a path relative to the
-file) whose values it changes. A comment behind a value that starts with a mark ([P] printed, [C] code, [D] deduced,
-[U] unknown) says where the value comes from; it is kept for ``--print-config``.
+A file holds the fields of its :class:`Kind` and at most ``extends`` (a packaged recipe's name, or a path relative to
+the file) whose values it changes. A comment behind a value that starts with a mark ([P] printed, [C] code,
+[D] deduced, [U] unknown) says where the value comes from; it is kept for ``--print-config``.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import functools
 import inspect
 import math
 import re
+import sys
 import textwrap
 import types
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from tiling.errors import UsageError
-from training import recipe as recipe_module
 from training.recipe import Recipe
 from training.recipe_checks import CHOICES, check
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-RECIPES_DIR = Path(__file__).parent / "recipes"
-SECTIONS: dict[str, type] = {
-    name: hint for name, hint in get_type_hints(Recipe).items() if is_dataclass(hint) and isinstance(hint, type)
-}
+    from tiling.errors import GeoAlignError
+
+R = TypeVar("R")
 _NOTE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>.*?)(?:\s#\s*(?P<note>\[[PCDU].*))?$")
 _WIDTH = 116
 
@@ -42,10 +41,44 @@ class RecipeError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class Kind(Generic[R]):
+    """What a recipe file describes."""
+
+    made: type[R]
+    """The dataclass: plain fields, and sections that are dataclasses of plain fields."""
+    check: Callable[[R, Callable[..., GeoAlignError]], None]
+    """Refuses, with the error that its second argument makes, values that are wrong alone or together."""
+    folder: Path
+    """Where the packaged recipes lie."""
+    command: str
+    """What trains after it."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By ``section.key``: the texts that are allowed."""
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Types of the top level's fields."""
+        return get_type_hints(self.made)
+
+    @property
+    def sections(self) -> dict[str, type]:
+        """Sections by name."""
+        return {name: hint for name, hint in self.hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+
+    def homes(self, key: str) -> list[str]:
+        """Return ``section.key`` of every section that has the key."""
+        return [f"{section}.{key}" for section, kind in self.sections.items() if key in get_type_hints(kind)]
+
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+RUN_RECIPE = Kind(Recipe, check, RECIPES_DIR, "geoalign-train run", CHOICES)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[R]):
     """A recipe with where its values come from."""
 
-    recipe: Recipe
+    recipe: R
     notes: Mapping[str, str]
     """By ``section.key``: the mark and source written behind the value, or what overrode it."""
 
@@ -65,13 +98,13 @@ def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:
 _Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def packaged() -> dict[str, Path]:
+def packaged(kind: Kind[Any] = RUN_RECIPE) -> dict[str, Path]:
     """Return the recipes of the package by name."""
-    return {path.stem: path for path in sorted(RECIPES_DIR.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(kind.folder.glob("*.yaml"))}
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
+    """Read a recipe of ``geoalign-train run``.
 
     Args:
         source: Name of a packaged recipe, or a file.
@@ -80,37 +113,40 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: No such recipe, an unknown key, a wrong type or choice, or options that contradict each other.
     """
-    return read_recipe(source, overrides).recipe
+    return read_recipe(source, overrides, RUN_RECIPE).recipe
 
 
-def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a recipe together with the sources of its values; see :func:`load_recipe`."""
-    path = find_recipe(source)
-    values, notes = _read(path, ())
+def read_recipe(source: str | Path, overrides: Sequence[str], kind: Kind[R]) -> Loaded[R]:
+    """Read a recipe of a kind together with the sources of its values; see :func:`load_recipe`."""
+    path = find_recipe(source, kind)
+    values, notes = _read(path, (), kind)
     for text in overrides:
-        key, value = _override(text, path)
+        key, value = _override(text, path, kind)
         section, _, item = key.rpartition(".")
         (values.setdefault(section, {}) if section else values)[item] = value
         notes[key] = "set on the command line"
-    built = build(values, where=str(path))
-    check(built, functools.partial(RecipeError, path=path))
+    built = build(values, kind, where=str(path))
+    kind.check(built, functools.partial(RecipeError, path=path))
     return Loaded(built, notes)
 
 
-def find_recipe(source: str | Path) -> Path:
+def find_recipe(source: str | Path, kind: Kind[Any] = RUN_RECIPE) -> Path:
     """Return a recipe's file by its packaged name or its path.
 
     Raises:
         RecipeError: There is none; the nearest packaged names are offered.
     """
-    known = packaged()
+    known = packaged(kind)
     if str(source) in known:
         return known[str(source)]
     path = Path(source)
     if _is_file(path):
         return path
-    near = difflib.get_close_matches(str(source), known, n=3) or list(known)
-    raise RecipeError(f"no recipe is called {str(source)[:80]!r}", remedy=f"give a file, or one of {', '.join(near)}")
+    name = str(source)[:80]
+    if any(found.stem == name for found in RECIPES_DIR.rglob("*.yaml")):
+        raise RecipeError(f"{name} is no recipe of {kind.command}", remedy="see geoalign-train recipes")
+    near = difflib.get_close_matches(name, known, n=3) or list(known)
+    raise RecipeError(f"no recipe is called {name!r}", remedy=f"give a file, or one of {', '.join(near)}")
 
 
 def _is_file(path: Path) -> bool:
@@ -120,7 +156,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+def _read(path: Path, seen: tuple[Path, ...], kind: Kind[Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a file's values laid over those of the recipe it extends, and the notes."""
     if path.resolve() in seen:
         raise RecipeError("extends itself", path=path, remedy="take the line `extends` out of one of the files")
@@ -141,7 +177,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str,
     if parent is None:
         return values, notes
     near = path.parent / str(parent)
-    base, old = _read(near if _is_file(near) else find_recipe(str(parent)), (*seen, path.resolve()))
+    base, old = _read(near if _is_file(near) else find_recipe(str(parent), kind), (*seen, path.resolve()), kind)
     for key, value in values.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
         base[key] = base[key] | value if both else value
@@ -162,13 +198,14 @@ def _notes(text: str) -> dict[str, str]:
     return found
 
 
-def _override(text: str, path: Path) -> tuple[str, Any]:
+def _override(text: str, path: Path, kind: Kind[Any]) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not re.fullmatch(r"(\w+\.)?\w+", key):
         raise RecipeError(f"cannot be set like this: {text!r}", path=path, remedy="write section.key=value")
-    if key.partition(".")[0] not in SECTIONS and key != "name":
-        homes = [f"{section}.{key}" for section, kind in SECTIONS.items() if key in get_type_hints(kind)]
+    section, dot, _ = key.partition(".")
+    if section not in kind.hints or bool(dot) != (section in kind.sections):
+        homes = kind.homes(key)
         raise RecipeError(
             f"{key!r} names no section", path=path, remedy=f"write {homes[0] if homes else 'section.key'}=…"
         )
@@ -178,44 +215,43 @@ def _override(text: str, path: Path) -> tuple[str, Any]:
         raise RecipeError(f"the value of {key} is not YAML", measured=value[:60], remedy="quote it") from error
 
 
-def build(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+def build(values: Mapping[str, Any], kind: Kind[R], *, where: str = "recipe") -> R:
     """Make a recipe of plain values; every key must be known and every value of its type.
 
     Raises:
         RecipeError: Names the key and what would be right.
     """
-    made: Recipe = _dataclass(Recipe, values, "", where)
+    made: R = _dataclass(kind.made, values, "", where, kind)
     return made
 
 
-def _dataclass(kind: type, values: Any, prefix: str, where: str) -> Any:  # noqa: ANN401 - one builder for all the parts
+def _dataclass(made: type, values: Any, prefix: str, where: str, kind: Kind[Any]) -> Any:  # noqa: ANN401 - all the parts
     if not isinstance(values, dict):
         raise RecipeError(f"{prefix.rstrip('.')} must be a section", path=where, measured=repr(values)[:60])
-    hints = get_type_hints(kind)
+    hints = get_type_hints(made)
     for key in values:
         if key not in hints:
-            raise _unknown(str(key), hints, prefix, where)
-    for item in fields(kind):
+            raise _unknown(str(key), hints, prefix, where, kind)
+    for item in fields(made):
         if item.default is MISSING and item.default_factory is MISSING and item.name not in values:
             raise RecipeError(
-                f"{prefix}{item.name} is missing", path=where, remedy=f"add it: {_first_line(kind, item.name)}"
+                f"{prefix}{item.name} is missing", path=where, remedy=f"add it: {_first_line(made, item.name)}"
             )
-    return kind(**{
-        key: _dataclass(hints[key], {} if value is None else value, f"{key}.", where) if key in SECTIONS and not prefix
-        else _value(hints[key], value, f"{prefix}{key}", where)
+    parts = {} if prefix else kind.sections
+    return made(**{
+        key: _dataclass(hints[key], {} if value is None else value, f"{key}.", where, kind) if key in parts
+        else _value(hints[key], value, f"{prefix}{key}", where, kind)
         for key, value in values.items()
     })  # fmt: skip
 
 
-def _unknown(key: str, hints: Mapping[str, Any], prefix: str, where: str) -> RecipeError:
-    homes = [f"{name}.{key}" for name, kind in SECTIONS.items() if key in get_type_hints(kind)]
-    near = homes or [prefix + name for name in difflib.get_close_matches(key, hints, n=2, cutoff=0.5)]
-    allowed = ", ".join(hints)
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"known here: {allowed}"
+def _unknown(key: str, hints: Mapping[str, Any], prefix: str, where: str, kind: Kind[Any]) -> RecipeError:
+    near = kind.homes(key) or [prefix + name for name in difflib.get_close_matches(key, hints, n=2, cutoff=0.5)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(hints)}"
     return RecipeError(f"{prefix}{key} is unknown", path=where, remedy=remedy)
 
 
-def _value(hint: Any, value: Any, key: str, where: str) -> Any:  # noqa: ANN401 - whatever YAML holds
+def _value(hint: Any, value: Any, key: str, where: str, kind: Kind[Any]) -> Any:  # noqa: ANN401 - whatever YAML holds
     """Return a value in a field's type; YAML 1.1 reads 1e-4 as text and 77 as a number, which both are meant."""
 
     def wrong(wanted: str) -> RecipeError:
@@ -226,13 +262,13 @@ def _value(hint: Any, value: Any, key: str, where: str) -> Any:  # noqa: ANN401 
     if get_origin(hint) in (Union, types.UnionType):
         if value is None:
             return None
-        return _value(next(part for part in get_args(hint) if part is not types.NoneType), value, key, where)
+        return _value(next(part for part in get_args(hint) if part is not types.NoneType), value, key, where, kind)
     if get_origin(hint) is tuple:
         inner = get_args(hint)
         items = value if isinstance(value, list) else [value] if inner[-1] is ... and value is not None else None
         if items is None or (inner[-1] is not ... and len(items) != len(inner)):
             raise wrong("a list" if inner[-1] is ... else f"a list of {len(inner)} numbers")
-        return tuple(_value(inner[0], item, key, where) for item in items)
+        return tuple(_value(inner[0], item, key, where, kind) for item in items)
     if hint is bool:
         if isinstance(value, bool):
             return value
@@ -240,7 +276,7 @@ def _value(hint: Any, value: Any, key: str, where: str) -> Any:  # noqa: ANN401 
     if hint is str:
         if isinstance(value, bool | float) or not isinstance(value, str | int):
             raise wrong("a text")
-        return _choice(key, str(value), where)
+        return _choice(key, str(value), where, kind)
     if isinstance(value, str):
         value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
@@ -257,8 +293,8 @@ def _number(text: str) -> float | str:
         return text
 
 
-def _choice(key: str, value: str, where: str) -> str:
-    allowed = CHOICES.get(key)
+def _choice(key: str, value: str, where: str, kind: Kind[Any]) -> str:
+    allowed = kind.choices.get(key)
     if allowed is None or value in allowed:
         return value
     near = difflib.get_close_matches(value, allowed, n=1)
@@ -267,23 +303,22 @@ def _choice(key: str, value: str, where: str) -> str:
 
 
 @functools.cache
-def field_docs() -> dict[type, dict[str, str]]:
-    """Return the docstring below each field of the recipe's dataclasses, read from their source."""
-    tree = ast.parse(inspect.getsource(recipe_module))
-    found: dict[type, dict[str, str]] = {}
+def field_docs(made: type) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass, read from its source."""
+    tree = ast.parse(inspect.getsource(sys.modules[made.__module__]))
+    docs: dict[str, str] = {}
     for node in tree.body:
-        if not isinstance(node, ast.ClassDef):
+        if not isinstance(node, ast.ClassDef) or node.name != made.__name__:
             continue
-        docs = found[getattr(recipe_module, node.name)] = {}
         for item, after in zip(node.body, node.body[1:], strict=False):
             match item, after:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     docs[name] = " ".join(text.split()).replace("``", "`")
-    return found
+    return docs
 
 
-def _first_line(kind: type, name: str) -> str:
-    return field_docs()[kind].get(name, name).partition(".")[0]
+def _first_line(made: type, name: str) -> str:
+    return field_docs(made).get(name, name).partition(".")[0]
 
 
 def to_dict(recipe: Any) -> Any:  # noqa: ANN401 - dataclasses, tuples and plain values
@@ -293,25 +328,31 @@ def to_dict(recipe: Any) -> Any:  # noqa: ANN401 - dataclasses, tuples and plain
     return [to_dict(item) for item in recipe] if isinstance(recipe, tuple) else recipe
 
 
-def dump_recipe(recipe: Recipe, *, comments: bool = True, notes: Mapping[str, str] | None = None) -> str:
-    """Write a recipe out in full, as YAML that :func:`load_recipe` reads back to an equal recipe.
+def dump_recipe(recipe: Any, *, comments: bool = True, notes: Mapping[str, str] | None = None) -> str:  # noqa: ANN401
+    """Write a recipe of any kind out in full, as YAML that reads back to an equal recipe.
 
     Args:
         recipe: The recipe.
         comments: Whether each value is explained.
         notes: By ``section.key``: sources to put behind values.
     """
-    lines = [f"name: {_scalar(recipe.name)}"]
-    for section, kind in SECTIONS.items():
-        lines += ["", f"{section}:" + (f"  # {(kind.__doc__ or '').partition(chr(10))[0]}" if comments else "")]
-        docs = field_docs()[kind]
-        for item in fields(kind):
-            value = to_dict(getattr(getattr(recipe, section), item.name))
-            if comments and (doc := docs.get(item.name)):
-                lines += [f"  # {line}" for line in textwrap.wrap(doc, _WIDTH - 4)]
-            note = (notes or {}).get(f"{section}.{item.name}", "")
-            lines.append(f"  {item.name}: {_scalar(value)}" + (f"  # {note}" if note and comments else ""))
+    lines, places = [], dict(notes or {})
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        if not is_dataclass(value):
+            lines += _entry(type(recipe), item.name, value, "", places.get(item.name, ""), comments)
+            continue
+        lines += ["", f"{item.name}:" + (f"  # {(value.__doc__ or '').partition(chr(10))[0]}" if comments else "")]
+        for part in fields(value):
+            note = places.get(f"{item.name}.{part.name}", "")
+            lines += _entry(type(value), part.name, getattr(value, part.name), "  ", note, comments)
     return "\n".join(lines) + "\n"
+
+
+def _entry(made: type, name: str, value: Any, indent: str, note: str, comments: bool) -> list[str]:  # noqa: ANN401
+    doc = field_docs(made).get(name, "") if comments else ""
+    explained = [f"{indent}# {line}" for line in textwrap.wrap(doc, _WIDTH - 4)]
+    return [*explained, f"{indent}{name}: {_scalar(to_dict(value))}" + (f"  # {note}" if note and comments else "")]
 
 
 def _scalar(value: Any) -> str:  # noqa: ANN401 - a plain value

@@ -13,7 +13,6 @@ All three share every parameter from the first step, so the boxes cannot push th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,31 +30,7 @@ if TYPE_CHECKING:
     from geoalign_core.models.config import ModelConfig
     from tiling.progress import Progress
     from training.embedded.corpus import Boxes, Captions
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The numbers of a training run."""
-
-    epochs: int = 40
-    batch: int = 1024
-    rate: float = 1e-3
-    weight_decay: float = 0.05
-    noise: float = 0.02
-    """Standard deviation of Gaussian noise on the raw features of images and sentences."""
-    box_weight: float = 1.0
-    phrase_weight: float = 0.5
-    box_rows: int = 192
-    """Positive, and as many negative, patches per class and step."""
-    words_per_class: int = 4
-    rival_words: int = 10
-    phrase_images: int = 64
-    phrase_patches: int = 128
-    top_share: float = 0.2
-    box_prior: float = 0.12
-    """Prior of a patch being in a box; sets where a score of 0.5 lies. Boxes cover about 5 % of the scenes."""
-    phrase_prior: float = 0.2
-    seed: int = 0
+    from training.embedded.recipe import HeadRecipe
 
 
 class Head(nn.Module):
@@ -133,7 +108,9 @@ class _Sampler:
         return [items[index] for index in self.order(len(items))[:count].tolist()]
 
 
-def caption_loss(head: Head, captions: Captions, rows: torch.Tensor, recipe: Recipe, sampler: _Sampler) -> torch.Tensor:
+def caption_loss(
+    head: Head, captions: Captions, rows: torch.Tensor, recipe: HeadRecipe, sampler: _Sampler
+) -> torch.Tensor:
     """Return the caption loss of the images ``rows``, one random caption each."""
     draws = torch.rand(len(rows), generator=sampler.generator).tolist()
     chosen = [captions.text_of[row] for row in rows.tolist()]
@@ -145,8 +122,8 @@ def caption_loss(head: Head, captions: Captions, rows: torch.Tensor, recipe: Rec
 
 
 def box_loss(
-    head: Head, boxes: Boxes, book: PhraseBook, plain: tuple[torch.Tensor, torch.Tensor], scale: float, recipe: Recipe,
-    sampler: _Sampler,
+    head: Head, boxes: Boxes, book: PhraseBook, plain: tuple[torch.Tensor, torch.Tensor], scale: float,
+    recipe: HeadRecipe, sampler: _Sampler,
 ) -> torch.Tensor:  # fmt: skip
     """Return the box loss of one class.
 
@@ -179,7 +156,7 @@ def box_loss(
 
 
 def phrase_loss(
-    head: Head, captions: Captions, book: PhraseBook, scale: float, recipe: Recipe, sampler: _Sampler
+    head: Head, captions: Captions, book: PhraseBook, scale: float, recipe: HeadRecipe, sampler: _Sampler
 ) -> torch.Tensor:
     """Return the loss of phrases said and left out, on the best patches of random images."""
     rows = sampler.below(len(captions.images), recipe.phrase_images)
@@ -193,8 +170,8 @@ def phrase_loss(
 
 
 def train_head(
-    config: ModelConfig, captions: Captions, boxes: dict[str, Boxes], book: PhraseBook, recipe: Recipe,
-    progress: Progress,
+    config: ModelConfig, captions: Captions, boxes: dict[str, Boxes], book: PhraseBook, recipe: HeadRecipe,
+    seed: int, progress: Progress,
 ) -> Head:  # fmt: skip
     """Train a head; the same inputs and seed give the same bits on the same machine.
 
@@ -204,10 +181,11 @@ def train_head(
         boxes: Patches by class; may be empty.
         book: Phrases.
         recipe: Numbers.
+        seed: Of everything that is random.
         progress: Told after every step.
     """
-    torch.manual_seed(recipe.seed)
-    sampler = _Sampler(recipe.seed)
+    torch.manual_seed(seed)
+    sampler = _Sampler(seed)
     head = Head(config)
     count = len(captions.images)
     batch = min(recipe.batch, count)
@@ -250,7 +228,7 @@ def _images_without(captions: Captions, kind: str) -> torch.Tensor:
 
 
 def _plain_patches(
-    captions: Captions, images: torch.Tensor, recipe: Recipe, sampler: _Sampler
+    captions: Captions, images: torch.Tensor, recipe: HeadRecipe, sampler: _Sampler
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if not len(images):
         return captions.window[:0], captions.window[:0]

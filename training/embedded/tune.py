@@ -22,7 +22,7 @@ from training.embedded.objectives import balanced_bce, log_odds, shared_positive
 from training.embedded.phrases import BOX_PHRASES, LEXICON, RELATED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,37 +32,7 @@ if TYPE_CHECKING:
     from training.embedded.changes import TunedTowers
     from training.embedded.data import CaptionedImage
     from training.embedded.middle import Middle
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """The numbers of the tuning."""
-
-    epochs: int = 5
-    batch: int = 192
-    first_block: int = 9
-    image_rank: int = 16
-    text_rank: int = 16
-    image_rate: float = 7e-4
-    text_rate: float = 3e-4
-    head_rate: float = 3e-4
-    weight_decay: float = 0.05
-    """Of the head's matrices."""
-    patch_share: float = 0.5
-    """Share of a captioned image's patches that a step looks at (PatchDropout, Liu et al. 2022)."""
-    queue: int = 768
-    noise: float = 0.02
-    box_weight: float = 1.0
-    phrase_weight: float = 0.5
-    keep_weight: float = 1.0
-    box_rows: int = 192
-    rim_share: float = 0.25
-    """Share of the negatives outside boxes that lie at the rim of one."""
-    phrase_images: int = 64
-    top_share: float = 0.2
-    box_prior: float = 0.12
-    phrase_prior: float = 0.2
-    seed: int = 0
+    from training.embedded.recipe import TuneRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +83,20 @@ class Tuner:
         head: Already learnt on the frozen towers.
         material: What is learnt from.
         numbers: The recipe.
+        seed: Of everything that is drawn.
     """
 
     def __init__(
-        self, config: ModelConfig, towers: TunedTowers, head: Head, material: Material, numbers: Tuning
+        self,
+        config: ModelConfig,
+        towers: TunedTowers,
+        head: Head,
+        material: Material,
+        numbers: TuneRecipe,
+        seed: int,
     ) -> None:
         self.config, self.towers, self.head, self.material, self.numbers = config, towers, head, material, numbers
-        self.rng = np.random.default_rng(numbers.seed)
+        self.rng = np.random.default_rng(seed)
         self.lexicon = [phrase for phrase, _ in LEXICON]
         self.words = list(dict.fromkeys([*self.lexicon, *(word for kind in BOX_PHRASES.values() for word in kind)]))
         self.place = {word: index for index, word in enumerate(self.words)}
@@ -250,7 +227,14 @@ def _some(mask: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def tune(
-    config: ModelConfig, towers: TunedTowers, head: Head, material: Material, numbers: Tuning, progress: Progress
+    config: ModelConfig,
+    towers: TunedTowers,
+    head: Head,
+    material: Material,
+    numbers: TuneRecipe,
+    seed: int,
+    progress: Progress,
+    watch: Callable[[int, dict[str, float]], object] = lambda _step, _losses: None,
 ) -> list[float]:
     """Tune towers and head in place, and return the loss of every step.
 
@@ -262,10 +246,12 @@ def tune(
         head: Already learnt on the frozen towers.
         material: What is learnt from.
         numbers: The recipe.
+        seed: Of everything that is random.
         progress: Told after every step.
+        watch: Told the number, from 1, and the losses of every step.
     """
-    torch.manual_seed(numbers.seed)
-    tuner = Tuner(config, towers, head, material, numbers)
+    torch.manual_seed(seed)
+    tuner = Tuner(config, towers, head, material, numbers, seed)
     count = len(material.images)
     batch = min(numbers.batch, count)
     total = max(1, count // batch * numbers.epochs)
@@ -290,7 +276,9 @@ def tune(
         losses["loss"].backward()
         optimiser.step()
         schedule.step()
-        seen.append(float(losses["loss"].detach()))
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        seen.append(values["loss"])
+        watch(done + 1, values)
         progress(done + 1, total, "tuning")
     head.eval()
     return seen

@@ -18,10 +18,11 @@ from tiling.clikit import tqdm_progress
 from tiling.errors import UsageError
 
 if TYPE_CHECKING:
+    from training.recipe import Recipe
     from training.recipe_file import Loaded
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_SET = click.option(
+SET = click.option(
     "-s", "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe."
 )
 _INIT = click.option("--init", default=None, help="Start model: a name, a run's or model's folder, or random:ARCH.")
@@ -30,9 +31,9 @@ _INIT = click.option("--init", default=None, help="Start model: a name, a run's 
 def _load(
     recipe: str, overrides: tuple[str, ...], *, init: str | None = None, data: tuple[str, ...] = (),
     validation: tuple[str, ...] = (), engine: str | None = None, steps: int | None = None,
-) -> Loaded:  # fmt: skip
+) -> Loaded[Recipe]:  # fmt: skip
     """Read a recipe and lay the command line's values over it; ``-s`` has the last word."""
-    from training.recipe_file import read_recipe
+    from training.recipe_file import RUN_RECIPE, read_recipe
 
     own: list[str] = []
     given = {
@@ -40,7 +41,7 @@ def _load(
         "run.engine": engine, "optim.steps": steps,
     }  # fmt: skip
     own += [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    return read_recipe(recipe, [*own, *overrides])
+    return read_recipe(recipe, [*own, *overrides], RUN_RECIPE)
 
 
 @click.command("run")
@@ -49,7 +50,7 @@ def _load(
 @click.option("--data", multiple=True, help="RSFG data set to train on: folder, .jsonl or .tar. May be repeated.")
 @click.option("--validation", multiple=True, help="RSFG data set to validate on. May be repeated.")
 @_INIT
-@_SET
+@SET
 @click.option("--engine", type=click.Choice(["auto", "plain", "deepspeed"]), default=None, help="How steps are done.")
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Optimiser steps instead of epochs.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder.")
@@ -114,10 +115,12 @@ def _say(line: str) -> None:
 @click.command("recipes")
 def recipes() -> None:
     """List the packaged recipes."""
-    from training.recipe_file import packaged
+    from training.embedded.recipe import ALIGN_RECIPE
+    from training.recipe_file import RUN_RECIPE, packaged
 
-    for name, path in packaged().items():
-        click.echo(f"{name:26}{path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}")
+    for kind in (RUN_RECIPE, ALIGN_RECIPE):
+        for name, path in packaged(kind).items():
+            click.echo(f"{name:26}{path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}")
 
 
 @click.command("export")
@@ -133,7 +136,7 @@ def export_command(folder: Path, out: Path | None) -> None:
 @click.command("profile")
 @click.argument("recipe")
 @_INIT
-@_SET
+@SET
 @click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True, help="Steps to time.")
 @click.option("--negatives", type=click.IntRange(min=0), default=10, show_default=True, help="Hard negatives a region.")
 @click.option("--tokens", type=click.IntRange(min=3, max=77), default=77, show_default=True, help="Of a short text.")

@@ -18,7 +18,7 @@ from geoalign_core.models.config import ModelConfig
 from tiling.errors import OutputExistsError, UsageError
 from tiling.files import atomic_file, write_error
 from tiling.progress import silent
-from training.recipe_file import build, dump_recipe, to_dict
+from training.recipe_file import RUN_RECIPE, build, dump_recipe, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -369,7 +369,7 @@ def read_run(folder: Path) -> tuple[Recipe, ModelConfig, dict[str, Any]]:
     """
     try:
         description = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        recipe = build(description["recipe"], where=str(folder / RUN))
+        recipe = build(description["recipe"], RUN_RECIPE, where=str(folder / RUN))
         return recipe, ModelConfig.from_dict(description["config"]), dict(description["data"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
