@@ -27,7 +27,9 @@ def render_figures(figures: dict[str, Any]) -> str:
         f"| captions and scenes, {captions['images']} held-out images | |", "|---|---|",
         f"| image → text, recall at 1 / 5 / 10 (%) | {_three(captions['image_to_text_recall_1_5_10'])} |",
         f"| text → image, recall at 1 / 5 / 10 (%) | {_three(captions['text_to_image_recall_1_5_10'])} |",
-        f"| scene name among {captions['scene_classes']}, top 1 (%) | {captions['scene_name_top1']:.1f} |", "",
+        f"| scene name among {captions['scene_classes']}, top 1 (%) | {captions['scene_name_top1']:.1f} |",
+        f"| seven kinds of scene in other words, top 1 (%) | {captions['seven_other_words_top1']:.1f} |",
+        f"| twenty scenes in other words, top 1 (%) | {captions['twenty_other_words_top1']:.1f} |", "",
         "| patches | word | average precision | base rate | ROC AUC | pointing | F1 at 0.5 | best F1 (at) |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -47,11 +47,11 @@ def gather_material(data: Path, towers: Towers, blocks: int, work: Path, progres
     images.sort(key=lambda image: hash_unit(image.name))
     sets: dict[str, list[tuple[DenseSet, int]]] = {
         "aircraft": [
-            (aircraft_set(data, held_out=False, gsd_m=0.5, window_px=_WINDOW_PX, windows=24), 5),
-            (aircraft_set(data, held_out=False, gsd_m=1.0, window_px=_WINDOW_PX, windows=10), 3),
+            (aircraft_set(data, held_out=False, gsd_m=0.5, window_px=_WINDOW_PX, windows=36, far=2), 12),
+            (aircraft_set(data, held_out=False, gsd_m=1.0, window_px=_WINDOW_PX, windows=12, far=2), 4),
         ],
-        "vehicle": [(vehicle_set(data, held_out=False, gsd_m=gsd), 2) for gsd in CAR_GSDS_M],
-        "pool": [(pool_set(data, held_out=False, cell_px=cell), 2) for cell in POOL_CELLS_PX],
+        "vehicle": [(vehicle_set(data, held_out=False, gsd_m=gsd), 3) for gsd in CAR_GSDS_M],
+        "pool": [(pool_set(data, held_out=False, cell_px=cell), 3) for cell in POOL_CELLS_PX],
     }
     return Material(
         images=images,

@@ -105,7 +105,14 @@ def _scene(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
 
 
 def aircraft_set(
-    data: Path, *, held_out: bool, gsd_m: float, window_px: int, windows: int | None = None, seed: int = 0
+    data: Path,
+    *,
+    held_out: bool,
+    gsd_m: float,
+    window_px: int,
+    windows: int | None = None,
+    far: int = 6,
+    seed: int = 0,
 ) -> DenseSet:
     """Return windows of the aircraft scenes at a ground resolution.
 
@@ -115,7 +122,8 @@ def aircraft_set(
         gsd_m: Metres per pixel.
         window_px: Side of the windows, a multiple of the patch.
         windows: None for the grid that covers the scene (the last row and column shifted inwards); a number for
-            that many windows per scene at random places, five in six of them around an aircraft.
+            that many windows per scene at random places, most of them around an aircraft.
+        far: With ``windows``: one in how many lies anywhere.
         seed: Of the random places.
     """
     scenes = [scene for scene in read_aircraft(data) if scene.held_out == held_out]
@@ -128,7 +136,7 @@ def aircraft_set(
             places = [(x, y) for y in steps for x in steps]
         else:
             rng = np.random.default_rng([seed, number, window_px])
-            places = _places(rng, scene.boxes_xyxy_px * factor, side - window_px, window_px, windows)
+            places = _places(rng, scene.boxes_xyxy_px * factor, side - window_px, window_px, windows, far)
         for x, y in places:
             spans[f"{scene.path.name}@{x},{y}"] = (scene, x, y)
 
@@ -147,12 +155,12 @@ def aircraft_set(
 
 
 def _places(
-    rng: np.random.Generator, boxes: NDArray[np.float64], most: int, window_px: int, count: int
+    rng: np.random.Generator, boxes: NDArray[np.float64], most: int, window_px: int, count: int, far: int
 ) -> list[tuple[int, int]]:
     places: list[tuple[int, int]] = []
     for index in range(count):
         x, y = rng.integers(0, most + 1, size=2)
-        if index % 6 and len(boxes):
+        if index % far and len(boxes):
             box = boxes[rng.integers(len(boxes))]
             centre = (box[:2] + box[2:]) / 2
             x, y = np.clip(centre - rng.uniform(0.15, 0.85, size=2) * window_px, 0, most).astype(int)
