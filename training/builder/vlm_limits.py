@@ -133,7 +133,9 @@ class Purse:
         with self._lock:
             if self.limit is not None and self.spent + self._promised + cost > self.limit:
                 raise CostLimitError(
-                    "the cost limit is reached", measured=f"{self.spent:.4f} of {self.limit:g} spent",
+                    "the next request could go beyond the cost limit",
+                    measured=f"{self.spent:.4f} of {self.limit:g} spent, {self._promised:.4f} in requests under way, "
+                    f"up to {cost:.4f} for the next",
                     remedy="run the same command with a higher --max-cost to go on",
                 )  # fmt: skip
             self._promised += cost

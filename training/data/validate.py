@@ -219,7 +219,8 @@ class _Checks:
         if (number := record.extra.get("id")) is not None:
             self._once("an id appears twice", "id", repr(number), where, found)
         if record.md5:
-            self._once("two images have the same bytes", "md5", f"{record.md5.lower()} {record.split}", where, found)
+            side = f" in split {record.split}" if record.split else ""
+            self._once("two images have the same bytes", "md5", f"MD5 {record.md5.lower()}{side}", where, found)
         for place, text in texts_of(record):
             if not text.strip():
                 found.add("a text is empty", where, place, is_error=False)

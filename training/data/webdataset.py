@@ -48,7 +48,7 @@ def sample_record(read: Callable[[str], bytes], names: Container[str], *, image:
             raise DataError("holds JSON that cannot be read", path=where, measured=str(error)[:80]) from error
         record = from_item(item, image=image, where=where)
         if record is not None:
-            return record
+            return _with_text_file(record, read, where) if "txt" in names else record
     if "img_name" in names or "caption" in names:  # RS5M
         captions = _lines(read("caption"), where) if "caption" in names else []
         name = _lines(read("img_name"), where)[:1] if "img_name" in names else []
@@ -56,6 +56,13 @@ def sample_record(read: Callable[[str], bytes], names: Container[str], *, image:
     if "txt" in names:
         return _captioned(_lines(read("txt"), where), image)
     raise DataError("holds no text", path=where, remedy="a sample needs a .json, .txt or .caption beside its picture")
+
+
+def _with_text_file(record: Record, read: Callable[[str], bytes], where: str) -> Record:
+    """Return the record with those lines of the .txt that the .json does not say (img2dataset writes both alike)."""
+    told = {record.brief_caption, record.detailed_caption, *record.captions}
+    more = tuple(line for line in _lines(read("txt"), where) if line not in told)
+    return replace(record, captions=(*record.captions, *more)) if more else record
 
 
 def from_item(item: Any, *, image: str, where: str) -> Record | None:  # noqa: ANN401 - a parsed JSON value

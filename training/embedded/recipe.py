@@ -53,31 +53,31 @@ class HeadRecipe:
 class TuneRecipe:
     """Then low-rank changes inside the towers, together with the head."""
 
-    epochs: int = 5
+    epochs: int = 6
     """Passes over the captions; 0 leaves the towers as they are."""
-    batch: int = 192
+    batch: int = 256
     """Images of a step."""
-    first_block: int = 9
+    first_block: int = 8
     """The first of the image tower's twelve blocks that changes; the states before it are computed once."""
     image_rank: int = 16
     """Rank of the changes of the image tower's matrices."""
     text_rank: int = 16
     """Rank of the changes of the text tower's matrices."""
-    image_rate: float = 7e-4
+    image_rate: float = 4e-4
     """AdamW's highest rate for the image tower's changes, of one cycle."""
-    text_rate: float = 3e-4
+    text_rate: float = 1e-4
     """The text tower's."""
-    head_rate: float = 3e-4
+    head_rate: float = 2e-4
     """The head's."""
     weight_decay: float = 0.05
     """Of the head's matrices."""
-    patch_share: float = 0.5
+    patch_share: float = 0.4
     """Share of a captioned image's patches that a step looks at (PatchDropout, Liu et al. 2022)."""
-    queue: int = 768
+    queue: int = 256
     """Images and captions of the last steps that count as further negatives."""
-    noise: float = 0.02
+    noise: float = 0.015
     """Standard deviation of Gaussian noise on the features of images and sentences."""
-    box_weight: float = 1.0
+    box_weight: float = 2.0
     """Weight of the loss of patches inside and outside boxes."""
     phrase_weight: float = 0.5
     """Weight of the loss of phrases that captions say or leave out."""

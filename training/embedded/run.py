@@ -11,10 +11,11 @@ import torch
 from geoalign_core.models.embedded import TOWERS_NAME, Towers
 from geoalign_core.models.registry import sha256_of
 from training.embedded.align import PhraseBook, train_head
+from training.embedded.as_asked import aircraft_as_asked
 from training.embedded.changes import TunedTowers
 from training.embedded.corpus import gather_boxes, gather_captions, training_sets
 from training.embedded.data import PROTOCOL, read_captions
-from training.embedded.evaluate import evaluate
+from training.embedded.evaluate import DENSE_WORDS, evaluate
 from training.embedded.material import gather_material
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.towers import DINO, MINILM, build_towers
@@ -122,4 +123,7 @@ def evaluate_model(data: Path, *, work: Path, model: Path | None, progress: Prog
         ModelError: The model cannot be loaded.
     """
     model = model or PACKAGE
-    return evaluate(load_model(model), data, work, progress)
+    encoder = load_model(model)
+    figures = evaluate(encoder, data, work, progress)
+    figures["aircraft 0.5 m, as asked"] = aircraft_as_asked(encoder, DENSE_WORDS["aircraft"], data, work, progress)
+    return figures
