@@ -43,47 +43,62 @@ def sample_set(name, images):
     return SampleSet(name, keys, lambda wanted: (images[int(key)] for key in wanted))
 
 
+def short_tuning(config, images, work, share):
+    """Tune the last block on sixteen pictures; return towers, head, the steps' losses and the hidden states."""
+    torch.manual_seed(0)
+    plain = Towers(config, WEIGHTS_DIR)
+    hidden = cache_middle(sample_set("tiny", images), plain, FIRST, work, silent)
+    towers = TunedTowers(plain, first=FIRST, image_rank=2, text_rank=2)
+    head = Head(config)
+    shipped = {
+        name: torch.from_numpy(np.float32(value)) for name, value in read_tensors(WEIGHTS_DIR / HEAD_NAME).items()
+    }
+    head.load_state_dict({name: value for name, value in shipped.items() if "change" not in name}, strict=False)
+    captioned = [CaptionedImage(str(row), "", (CAPTIONS[row % 4],), held_out=False) for row in range(16)]
+    labels = [np.where(np.arange(16).reshape(4, 4) < 6, 1, 0).astype(np.int8)] * 16
+    material = Material(
+        captioned, [hidden], torch.full((16, len(LEXICON)), -1), {"aircraft": [Windows(hidden, labels, 2)]}
+    )
+    numbers = TuneRecipe(
+        epochs=12, batch=16, first_block=FIRST, image_rank=2, text_rank=2, image_rate=5e-3, text_rate=1e-3,
+        head_rate=1e-3, queue=4, patch_share=0.75, share=share,
+    )  # fmt: skip
+    start = {name: value.clone() for name, value in head.state_dict().items()}
+    losses = tune(config, towers, head, material, numbers, 0, silent)
+    return towers, head, losses, hidden, start
+
+
 @pytest.fixture(scope="module")
 def tuned(config, tmp_path_factory):
-    """Two short tunings of the last block on sixteen pictures; the losses of each step of the first."""
+    """Two short tunings, and a third that goes half the way."""
     images, work = pictures(16), tmp_path_factory.mktemp("tune")
-    results = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several add up gradients in whatever order they come
-    for _ in range(2):
-        torch.manual_seed(0)
-        plain = Towers(config, WEIGHTS_DIR)
-        hidden = cache_middle(sample_set("tiny", images), plain, FIRST, work, silent)
-        towers = TunedTowers(plain, first=FIRST, image_rank=2, text_rank=2)
-        head = Head(config)
-        shipped = {
-            name: torch.from_numpy(np.float32(value)) for name, value in read_tensors(WEIGHTS_DIR / HEAD_NAME).items()
-        }
-        head.load_state_dict({name: value for name, value in shipped.items() if "change" not in name}, strict=False)
-        captioned = [CaptionedImage(str(row), "", (CAPTIONS[row % 4],), held_out=False) for row in range(16)]
-        labels = [np.where(np.arange(16).reshape(4, 4) < 6, 1, 0).astype(np.int8)] * 16
-        material = Material(
-            captioned, [hidden], torch.full((16, len(LEXICON)), -1), {"aircraft": [Windows(hidden, labels, 2)]}
-        )
-        numbers = TuneRecipe(
-            epochs=12, batch=16, first_block=FIRST, image_rank=2, text_rank=2, image_rate=5e-3, text_rate=1e-3,
-            head_rate=1e-3, queue=4, patch_share=0.75,
-        )  # fmt: skip
-        losses = tune(config, towers, head, material, numbers, 0, silent)
-        results.append((towers, head, losses, hidden))
+    results = [short_tuning(config, images, work, share) for share in (1.0, 1.0, 0.5)]
     torch.set_num_threads(threads)
     return results, images, work
 
 
+def test_half_the_way_is_the_middle(tuned):
+    """Head and changes lie on the line from their start; a change's line is that of U D, which starts at zero."""
+    (whole, _, half), _, _ = tuned
+    for name, value in half[1].state_dict().items():
+        assert torch.allclose(value, (whole[4][name] + whole[1].state_dict()[name]) / 2, atol=1e-6), name
+    far, near = whole[0].changes(), half[0].changes()
+    for name in far:
+        assert torch.allclose(near[name], far[name] / 2 if name.endswith(".up") else far[name], atol=1e-7), name
+    assert any(value.abs().max() > 1e-3 for name, value in far.items() if name.endswith(".up"))
+
+
 def test_losses_fall_and_two_runs_are_one(tuned):
-    (first, second), _, _ = tuned
+    (first, second, _), _, _ = tuned
     assert np.mean(first[2][-3:]) < 0.8 * np.mean(first[2][:3])
     assert first[2] == second[2]
 
 
 def test_what_is_written_serves_what_was_trained(tuned, config, tmp_path):
-    (run, _), images, _ = tuned
-    towers, head, _, hidden = run
+    (run, *_), images, _ = tuned
+    towers, head, _, hidden, _ = run
     copy_towers(tmp_path)
     write_head(head, tmp_path / "weights", changes=towers.changes(), provenance={})
     write_config(config, tmp_path)

@@ -84,6 +84,10 @@ class TunedTowers(nn.Module):
         """Return what learns in the text tower."""
         return [*self.ups, *self.downs]
 
+    def ups_of_both(self) -> list[nn.Parameter]:
+        """Return the U of every change, in both towers."""
+        return [*self.ups, *(value for name, value in self.image.named_parameters() if name.endswith(UP))]
+
     def tokens(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return class tokens (B, C) and patch tokens (B, n, C), L2-normalised, of hidden states (B, 1 + n, C)."""
         parts = [self.image.finish(part, self.first) for part in hidden.split(_IMAGES_PER_PASS)]

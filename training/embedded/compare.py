@@ -14,6 +14,7 @@ from geoalign_core.models.embedded import Towers
 from geoalign_core.models.encoder import Readout
 from geoalign_core.models.registry import WEIGHTS_DIR, load_encoder
 from training.embedded.align import PhraseBook, train_head
+from training.embedded.card import SCENES
 from training.embedded.corpus import gather_boxes, gather_captions, training_sets
 from training.embedded.evaluate import evaluate
 from training.embedded.package import PACKAGE, load_config
@@ -149,11 +150,6 @@ def compare_towers(
     return figures
 
 
-_SHARES = {
-    "scene_name_top1": "scene name among 30, top 1 (%)",
-    "seven_other_words_top1": "seven kinds of scene in other words, top 1 (%)",
-    "twenty_other_words_top1": "twenty scenes in other words, top 1 (%)",
-}
 _RECALLS = {
     "image_to_text_recall_1_5_10": "image → text, recall at 1 / 5 / 10 (%)",
     "text_to_image_recall_1_5_10": "text → image, recall at 1 / 5 / 10 (%)",
@@ -171,7 +167,7 @@ def _rows(columns: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     captions = [column["captions"] for column in columns]
     for key, title in _RECALLS.items():
         yield title, [" / ".join(f"{value:.1f}" for value in part[key]) for part in captions]
-    for key, title in _SHARES.items():
+    for key, title in SCENES.items():
         yield title, [f"{part[key]:.1f}" for part in captions]
     for name, words in columns[0].items():
         if name in ("captions", "scenes") or not isinstance(words, dict):

@@ -85,6 +85,8 @@ class TuneRecipe:
     """Weight of the distance of sentence vectors from the pretrained ones."""
     box_rows: int = 192
     """Positive, and as many negative, patches per class and step."""
+    share: float = 0.85
+    """How far the weights go from their start to their end; 1 is the end (WiSE-FT, Wortsman et al. 2022)."""
     rim_share: float = 0.25
     """Share of the negatives outside boxes that lie at the rim of one."""
     phrase_images: int = 64
@@ -131,6 +133,7 @@ def _ranges(recipe: EmbeddedRecipe) -> Iterator[tuple[bool, str, str]]:
     yield 1 <= head.epochs <= 10**6, "head.epochs", "from 1 to 10⁶"
     yield 0 <= tune.epochs <= 10**6, "tune.epochs", "from 0 (frozen towers) to 10⁶"
     yield 0 <= tune.first_block < 12, "tune.first_block", "from 0 to 11"
+    yield 0 < tune.share <= 1, "tune.share", "above 0, at most 1"
     yield 0 < tune.patch_share <= 1, "tune.patch_share", "above 0, at most 1"
     yield 0 <= tune.rim_share <= 1, "tune.rim_share", "from 0 to 1"
     yield tune.queue >= 0, "tune.queue", "0 or more"

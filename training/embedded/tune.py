@@ -268,6 +268,7 @@ def tune(
         optimiser, [group["lr"] for group in groups], total_steps=total, pct_start=0.2
     )
     order = np.concatenate([tuner.rng.permutation(count)[: count // batch * batch] for _ in range(numbers.epochs)])
+    start = {name: value.clone() for name, value in head.state_dict().items()}
     head.train()
     seen = []
     for done in range(total):
@@ -280,5 +281,18 @@ def tune(
         seen.append(values["loss"])
         watch(done + 1, values)
         progress(done + 1, total, "tuning")
+    _back_towards(start, numbers.share, towers, head)
     head.eval()
     return seen
+
+
+@torch.no_grad()
+def _back_towards(start: dict[str, torch.Tensor], share: float, towers: TunedTowers, head: Head) -> None:
+    """Put every weight on the line from where it started to where it is (Wortsman et al. 2022, WiSE-FT).
+
+    The towers' changes started at zero: there ``share`` of U D is what U scaled by it gives.
+    """
+    for name, value in head.state_dict().items():
+        value.copy_(start[name].lerp(value, share))
+    for up in towers.ups_of_both():
+        up.mul_(share)
