@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
-from training.embedded.objectives import balanced_bce, log_odds, shared_positive_nce, top_mean
+from training.embedded.objectives import balanced_bce, log_odds, shared_positive_nce, soft_bce, top_mean
 
 
 def unit(rng, *shape):
@@ -116,3 +116,14 @@ def test_gradients_agree_with_differences():
     )
     grid = torch.tensor(rng.standard_normal((2, 7, 3)), requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: top_mean(z, 0.4), (grid,))
+
+
+def test_soft_targets_by_hand_and_least_where_nothing_changed():
+    before = torch.tensor([[0.0, 2.0]])
+    odds = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    loss = soft_bce(odds, before)
+    by_hand = (np.log1p(np.exp(1.0)) - 0.5 * 1.0 + np.log1p(np.exp(2.0)) - 2.0 / (1 + np.exp(-2.0))) / 2
+    assert loss.item() == pytest.approx(by_hand, abs=1e-6)
+    loss.backward()
+    assert odds.grad[0, 0] > 0
+    assert odds.grad[0, 1].abs() < 1e-7

@@ -16,6 +16,7 @@ from training.embedded.changes import TunedTowers
 from training.embedded.data import CaptionedImage
 from training.embedded.features import SampleSet
 from training.embedded.middle import cache_middle
+from training.embedded.objectives import log_odds
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.phrases import LEXICON
 from training.embedded.recipe import TuneRecipe
@@ -43,7 +44,7 @@ def sample_set(name, images):
     return SampleSet(name, keys, lambda wanted: (images[int(key)] for key in wanted))
 
 
-def short_tuning(config, images, work, share):
+def short_tuning(config, images, work, share=1.0, forget=0.0):
     """Tune the last block on sixteen pictures; return towers, head, the steps' losses and the hidden states."""
     torch.manual_seed(0)
     plain = Towers(config, WEIGHTS_DIR)
@@ -62,6 +63,7 @@ def short_tuning(config, images, work, share):
     numbers = TuneRecipe(
         epochs=12, batch=16, first_block=FIRST, image_rank=2, text_rank=2, image_rate=5e-3, text_rate=1e-3,
         head_rate=1e-3, queue=4, patch_share=0.75, share=share,
+        forget_weight=forget,
     )  # fmt: skip
     start = {name: value.clone() for name, value in head.state_dict().items()}
     losses = tune(config, towers, head, material, numbers, 0, silent)
@@ -114,6 +116,31 @@ def test_what_is_written_serves_what_was_trained(tuned, config, tmp_path):
     assert np.abs(plain.encode_raw(images[:4].transpose(0, 3, 1, 2).copy()).window - raw.window).max() > 0.01
     assert served.key != plain.key
     assert served.towers.digest != plain.towers.digest
+
+
+def test_what_was_known_beside_boxes_is_held(tuned, config):
+    """Answers of unlabelled places to words of no class move less when they are held."""
+    _, images, work = tuned
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    moved = {}
+    for weight in (0.0, 30.0):
+        towers, head, _, hidden, start = short_tuning(config, images, work, forget=weight)
+        before = Head(config)
+        before.load_state_dict(start)
+        with torch.no_grad():
+            odds = []
+            for one, (window, patches), weights in (
+                (before, towers.tokens_before(hidden.stack(range(16))), towers.pretrained_weights()),
+                (head, towers.tokens(hidden.stack(range(16))), towers.text_weights()),
+            ):
+                words = one.texts(towers.sentences(["a forest", "the sea", "a stadium"], weights))
+                rivals = one.texts(towers.sentences(config.prompts.contrast, weights))
+                dense = one.dense(patches, window[:, None]).flatten(0, 1)
+                odds.append(log_odds(dense, words, rivals, config.prompts.logit_scale))
+        moved[weight] = (odds[1].sigmoid() - odds[0].sigmoid()).abs().mean()
+    torch.set_num_threads(threads)
+    assert moved[30.0] < 0.6 * moved[0.0]
 
 
 def test_hidden_states_are_made_once(tuned, config):

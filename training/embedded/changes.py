@@ -42,9 +42,13 @@ class LowRankLinear(nn.Module):
         self.weight, self.bias = layer.weight, layer.bias
         self.down = nn.Parameter(torch.randn(rank, layer.in_features) * layer.in_features**-0.5)
         self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+        self.changed = True
+        """Whether the change is put on."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (…, out) of (…, in)."""
+        if not self.changed:
+            return functional.linear(x, self.weight, self.bias)
         change = functional.linear(functional.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
         return functional.linear(x, self.weight, self.bias) + change
 
@@ -93,6 +97,18 @@ class TunedTowers(nn.Module):
         parts = [self.image.finish(part, self.first) for part in hidden.split(_IMAGES_PER_PASS)]
         whole = torch.cat(parts)
         return whole[:, 0], whole[:, 1:]
+
+    @torch.no_grad()
+    def tokens_before(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what :meth:`tokens` returned before anything was learnt."""
+        layers = [layer for layer in self.image.modules() if isinstance(layer, LowRankLinear)]
+        for layer in layers:
+            layer.changed = False
+        try:
+            return self.tokens(hidden)
+        finally:
+            for layer in layers:
+                layer.changed = True
 
     def text_weights(self) -> dict[str, torch.Tensor]:
         """Return every parameter of the text tower as it is now, changes put in."""

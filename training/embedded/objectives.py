@@ -73,6 +73,18 @@ def balanced_bce(odds: torch.Tensor, labels: torch.Tensor, prior: float = 0.5) -
     return (prior * positive + (1 - prior) * negative).sum() / used.sum().clamp(min=1)
 
 
+def soft_bce(odds: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    r"""Binary cross-entropy against what an earlier model thought (Li & Hoiem 2016, learning without forgetting).
+
+        L = mean_ij [ softplus(z_ij) − σ(z'_ij) z_ij ]
+
+    Args:
+        odds: (N, M) log-odds z.
+        before: (N, M) log-odds z' of the earlier model.
+    """
+    return (functional.softplus(odds) - before.sigmoid() * odds).mean()
+
+
 def top_mean(odds: torch.Tensor, share: float) -> torch.Tensor:
     r"""Pool the patches of an image: the mean of its largest log-odds.
 

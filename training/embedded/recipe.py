@@ -83,6 +83,8 @@ class TuneRecipe:
     """Weight of the loss of phrases that captions say or leave out."""
     keep_weight: float = 1.0
     """Weight of the distance of sentence vectors from the pretrained ones."""
+    forget_weight: float = 2.0
+    """Weight of the loss that holds what places beside boxes answered to other words before."""
     box_rows: int = 192
     """Positive, and as many negative, patches per class and step."""
     share: float = 0.85
@@ -142,7 +144,8 @@ def _ranges(recipe: EmbeddedRecipe) -> Iterator[tuple[bool, str, str]]:
     for name in ("image_rate", "text_rate", "head_rate"):
         yield 0 < getattr(tune, name) < float("inf"), f"tune.{name}", "more than 0"
     yield 0 < head.rate < float("inf"), "head.rate", "more than 0"
-    yield 0 <= tune.keep_weight < float("inf"), "tune.keep_weight", "0 or more"
+    for name in ("keep_weight", "forget_weight"):
+        yield 0 <= getattr(tune, name) < float("inf"), f"tune.{name}", "0 or more"
     for section, part in (("head", head), ("tune", tune)):
         for name in ("batch", "box_rows", "phrase_images"):
             yield 1 <= getattr(part, name) <= 2**20, f"{section}.{name}", "from 1 to 2²⁰"

@@ -1,15 +1,18 @@
 r"""Learning inside the towers of the embedded model: low-rank changes and the head, together.
 
-    L = L_caption + λ_box L_box + λ_phrase L_phrase + λ_keep (1 − mean cos(t, t₀))
+    L = L_caption + λ_box L_box + λ_phrase L_phrase + λ_keep (1 − mean cos(t, t₀)) + λ_forget L_forget
 
 The first three are those of :mod:`training.embedded.align`, here on tokens that are computed anew in every step. The
-last holds a caption's sentence vector t near the pretrained t₀, so that words that no caption says keep their place.
+fourth holds a caption's sentence vector t near the pretrained t₀, so that words that no caption says keep their place.
+The last holds what places of windows with boxes answered to the other words of the lexicon: captioned images are
+coarse, and without it trees and car parks at half a metre fade.
 The caption loss sees a queue of the last steps' vectors as further negatives (MoCo, He et al. 2020, without its
 second encoder: changes are small and the queue is short).
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from training.embedded.objectives import balanced_bce, log_odds, shared_positive_nce, top_mean
+from training.embedded.objectives import balanced_bce, log_odds, shared_positive_nce, soft_bce, top_mean
 from training.embedded.phrases import BOX_PHRASES, LEXICON, RELATED
 
 if TYPE_CHECKING:
@@ -74,6 +77,17 @@ class _Queue:
         self.numbers = torch.cat([numbers, self.numbers])[: self.size]
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Patches (n, C) of some windows with the class token of each one's window, now and before; labels (n,)."""
+
+    patches: torch.Tensor
+    windows: torch.Tensor
+    patches_before: torch.Tensor
+    windows_before: torch.Tensor
+    labels: torch.Tensor
+
+
 class Tuner:
     """One run.
 
@@ -111,6 +125,12 @@ class Tuner:
         }  # fmt: skip
         self.queue = _Queue(numbers.queue)
         self.pretrained = towers.pretrained_weights()
+        self.before = copy.deepcopy(head).eval()
+        with torch.no_grad():
+            templated = [template.format(word) for word in self.lexicon for template in config.prompts.templates]
+            sentences = towers.sentences([*templated, *config.prompts.contrast], self.pretrained)
+            words = sentences[: len(templated)].unflatten(0, (len(self.lexicon), -1))
+            self.words_before = self.before.templated(words), self.before.texts(sentences[len(templated) :])
 
     def step(self, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """Return the losses of one step, ``loss`` their weighted sum.
@@ -124,11 +144,15 @@ class Tuner:
         weights = self.towers.text_weights()
         words, contrast = self._word_vectors(weights)
         caption, keep = self._caption_loss(rows, window, patches, weights)
-        boxes = [self._box_loss(kind, rows, window, patches, words, contrast) for kind in self.material.windows]
+        seen = {kind: self._window_tokens(kind) for kind in self.material.windows}
+        boxes = [self._box_loss(kind, seen[kind], rows, window, patches, words, contrast) for kind in seen]
+        forget = [self._forget_loss(kind, seen[kind], words, contrast) for kind in seen if numbers.forget_weight]
         phrase = self._phrase_loss(rows, window, patches, words, contrast)
         box = torch.stack(boxes).mean() if boxes else caption.new_zeros(())
+        old = torch.stack(forget).mean() if forget else caption.new_zeros(())
         loss = caption + numbers.box_weight * box + numbers.phrase_weight * phrase + numbers.keep_weight * keep
-        return {"loss": loss, "caption": caption, "box": box, "phrase": phrase, "keep": keep}
+        loss = loss + numbers.forget_weight * old
+        return {"loss": loss, "caption": caption, "box": box, "phrase": phrase, "keep": keep, "forget": old}
 
     def _some_patches(self, hidden: torch.Tensor) -> torch.Tensor:
         count = int(self.numbers.patch_share * (hidden.shape[1] - 1))
@@ -169,31 +193,45 @@ class Tuner:
             pretrained = self.towers.sentences(captions[:few], self.pretrained)
         return loss, (1 - (sentences[:few] * pretrained).sum(dim=1)).mean()
 
-    def _window_tokens(self, kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return patches (n, C), their windows (n, C) and labels (n,) of windows drawn from a class's sets."""
-        patches, windows, labels = [], [], []
+    def _window_tokens(self, kind: str) -> _Seen:
+        """Read windows drawn from a class's sets, as the towers are now and as they were."""
+        parts: list[tuple[torch.Tensor, ...]] = []
         for part in self.material.windows[kind]:
-            for row in self.rng.integers(len(part.hidden), size=part.per_step).tolist():
-                window, tokens = self.towers.tokens(part.hidden[row][None].float())
-                patches.append(tokens[0])
-                windows.append(window.expand(tokens.shape[1], -1))
-                labels.append(torch.from_numpy(part.labels[row].ravel()))
-        return torch.cat(patches), torch.cat(windows), torch.cat(labels)
+            drawn = self.rng.integers(len(part.hidden), size=part.per_step).tolist()
+            for rows in _same_sized(part, drawn):
+                hidden = part.hidden.stack(rows)
+                labels = torch.from_numpy(np.concatenate([part.labels[row].ravel() for row in rows]))
+                now = self.towers.tokens(hidden)
+                before = self.towers.tokens_before(hidden) if self.numbers.forget_weight else now
+                parts.append((*_flat(*now), *_flat(*before), labels))
+        return _Seen(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _forget_loss(self, kind: str, seen: _Seen, words: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+        """Compare answers to words that have nothing to do with the class, outside its boxes."""
+        others = [number for number, word in enumerate(self.lexicon) if not re.search(RELATED[kind], word)]
+        places = _some(seen.labels == 0, self.numbers.box_rows)
+        scale = self.config.prompts.logit_scale
+        with torch.no_grad():
+            vectors, rivals = self.words_before
+            dense = self.before.dense(seen.patches_before[places], seen.windows_before[places])
+            before = log_odds(dense, vectors[others], rivals, scale)
+        dense = self.head.dense(self._noisy(seen.patches[places]), seen.windows[places])
+        asked = words[[self.place[self.lexicon[number]] for number in others]]
+        return soft_bce(log_odds(dense, asked, contrast, scale), before)
 
     def _box_loss(
-        self, kind: str, rows: NDArray[np.int64], window: torch.Tensor, patches: torch.Tensor, words: torch.Tensor,
-        contrast: torch.Tensor,
+        self, kind: str, seen: _Seen, rows: NDArray[np.int64], window: torch.Tensor, patches: torch.Tensor,
+        words: torch.Tensor, contrast: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        numbers = self.numbers
-        tokens, windows, labels = self._window_tokens(kind)
+        numbers, labels = self.numbers, seen.labels
         rim = int(numbers.box_rows * numbers.rim_share)
         inside = _some(labels == 1, numbers.box_rows)
         outside = torch.cat([_some(labels == 0, numbers.box_rows - rim), _some(labels == -1, rim)])
         free = _some(self.free[kind][torch.from_numpy(rows)], numbers.box_rows // 2)
         cells = torch.randint(patches.shape[1], (len(free),))
         dense = self.head.dense(
-            self._noisy(torch.cat([tokens[inside], tokens[outside], patches[free, cells]])),
-            torch.cat([windows[inside], windows[outside], window[free]]),
+            self._noisy(torch.cat([seen.patches[inside], seen.patches[outside], patches[free, cells]])),
+            torch.cat([seen.windows[inside], seen.windows[outside], window[free]]),
         )
         own = self._draw(BOX_PHRASES[kind], 4)
         others = [word for name, phrases in BOX_PHRASES.items() if name != kind for word in self._draw(phrases, 2)]
@@ -218,6 +256,19 @@ class Tuner:
         odds = log_odds(dense.flatten(0, 1), vectors, contrast, self.config.prompts.logit_scale)
         pooled = top_mean(odds.view(*dense.shape[:2], -1), numbers.top_share)
         return balanced_bce(pooled, self.material.phrase_labels[rows[some.numpy()]], numbers.phrase_prior)
+
+
+def _flat(window: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return patches (B · n, C) and, for each, its window's class token."""
+    return patches.flatten(0, 1), window[:, None].expand_as(patches).flatten(0, 1)
+
+
+def _same_sized(part: Windows, rows: Sequence[int]) -> list[list[int]]:
+    """Group windows that can be read in one pass."""
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(part.labels[row].size, []).append(row)
+    return list(groups.values())
 
 
 def _some(mask: torch.Tensor, count: int) -> torch.Tensor:
