@@ -88,6 +88,10 @@ class TunedTowers(nn.Module):
         """Return what learns in the text tower."""
         return [*self.ups, *self.downs]
 
+    def parameters_that_learn(self) -> list[nn.Parameter]:
+        """Return the changes of both towers, in a fixed order."""
+        return [*self.image_changes(), *self.text_changes()]
+
     def ups_of_both(self) -> list[nn.Parameter]:
         """Return the U of every change, in both towers."""
         return [*self.ups, *(value for name, value in self.image.named_parameters() if name.endswith(UP))]

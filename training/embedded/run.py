@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from training.embedded.material import gather_material
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.towers import DINO, MINILM, build_towers
 from training.embedded.tune import tune
+from training.embedded.tune_state import TuneState
 from training.recipe_file import to_dict
 
 if TYPE_CHECKING:
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
     from tiling.progress import Progress
     from training.embedded.align import Head
     from training.embedded.recipe import EmbeddedRecipe
+    from training.embedded.tune import Material
 
-LOSSES_NAME = "tuning.csv"
-"""In the folder of the feature cache: the losses of every step of the tuning."""
+LOSSES_NAME, STATE_NAME = "tuning.csv", "tuning.safetensors"
+"""In the folder of the feature cache: the losses of every step of the tuning, and where it stands."""
 _TRAINING_THREADS = 1
 """The head is small: more threads would spend their time waiting, and another number gives other last bits."""
 
@@ -97,15 +100,18 @@ def _tune_towers(
     tuned = TunedTowers(
         towers, first=numbers.first_block, image_rank=numbers.image_rank, text_rank=numbers.text_rank
     )  # fmt: skip
-    with (work / LOSSES_NAME).open("w", encoding="utf-8", newline="", buffering=1) as file:
+    kept = TuneState(work / STATE_NAME, _digest_of(recipe, towers, material, head))
+    with (work / LOSSES_NAME).open("a", encoding="utf-8", newline="", buffering=1) as file:
         table = csv.writer(file)
 
         def note(step: int, losses: dict[str, float]) -> None:
             if step == 1:
+                file.truncate(0)
                 table.writerow(["step", *losses])
             table.writerow([step, *(f"{value:.5g}" for value in losses.values())])
 
-        tune(config, tuned, head, material, numbers, recipe.seed, progress, note)
+        tune(config, tuned, head, material, numbers, recipe.seed, progress, watch=note, state=kept)
+    kept.forget()
     return tuned.changes()
 
 
@@ -127,3 +133,11 @@ def evaluate_model(data: Path, *, work: Path, model: Path | None, progress: Prog
     figures = evaluate(encoder, data, work, progress)
     figures["aircraft 0.5 m, as asked"] = aircraft_as_asked(encoder, DENSE_WORDS["aircraft"], data, work, progress)
     return figures
+
+
+def _digest_of(recipe: EmbeddedRecipe, towers: Towers, material: Material, head: Head) -> str:
+    """Return a SHA-256 of what a tuning starts from."""
+    digest = hashlib.sha256(f"{recipe!r}:{towers.digest}:{[image.name for image in material.images]}".encode())
+    for value in head.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

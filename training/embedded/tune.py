@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from training.embedded.data import CaptionedImage
     from training.embedded.middle import Middle
     from training.embedded.recipe import TuneRecipe
+    from training.embedded.tune_state import TuneState
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,12 @@ class _Queue:
         self.texts = torch.cat([texts.detach(), self.texts])[: self.size]
         self.numbers = torch.cat([numbers, self.numbers])[: self.size]
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"queue.images": self.images, "queue.texts": self.texts, "queue.numbers": self.numbers}
+
+    def restore(self, held: dict[str, torch.Tensor]) -> None:
+        self.images, self.texts, self.numbers = (held[name] for name in self.tensors())
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -110,7 +117,7 @@ class Tuner:
         seed: int,
     ) -> None:
         self.config, self.towers, self.head, self.material, self.numbers = config, towers, head, material, numbers
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rng = seed, np.random.default_rng(seed)
         self.lexicon = [phrase for phrase, _ in LEXICON]
         self.words = list(dict.fromkeys([*self.lexicon, *(word for kind in BOX_PHRASES.values() for word in kind)]))
         self.place = {word: index for index, word in enumerate(self.words)}
@@ -132,13 +139,16 @@ class Tuner:
             words = sentences[: len(templated)].unflatten(0, (len(self.lexicon), -1))
             self.words_before = self.before.templated(words), self.before.texts(sentences[len(templated) :])
 
-    def step(self, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def step(self, number: int, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """Return the losses of one step, ``loss`` their weighted sum.
 
         Args:
+            number: Of the step; with the seed it decides all that is drawn.
             rows: Numbers of the step's captioned images.
         """
         numbers = self.numbers
+        self.rng = np.random.default_rng([self.seed, number])
+        torch.manual_seed(int(self.rng.integers(2**62)))
         view = self.material.views[int(self.rng.integers(len(self.material.views)))]
         window, patches = self.towers.tokens(self._some_patches(view.stack(rows.tolist())))
         weights = self.towers.text_weights()
@@ -285,11 +295,14 @@ def tune(
     numbers: TuneRecipe,
     seed: int,
     progress: Progress,
+    *,
     watch: Callable[[int, dict[str, float]], object] = lambda _step, _losses: None,
-) -> list[float]:
-    """Tune towers and head in place, and return the loss of every step.
+    state: TuneState | None = None,
+) -> None:
+    """Tune towers and head in place.
 
-    The same inputs and seed give the same bits on one thread; several add up gradients in no fixed order.
+    The same inputs and seed give the same bits on one thread, stopped in between or not; several threads add up
+    gradients in no fixed order.
 
     Args:
         config: Prompts and widths.
@@ -300,41 +313,51 @@ def tune(
         seed: Of everything that is random.
         progress: Told after every step.
         watch: Told the number, from 1, and the losses of every step.
+        state: Where the tuning is kept every now and then, and taken up from.
     """
-    torch.manual_seed(seed)
     tuner = Tuner(config, towers, head, material, numbers, seed)
     count = len(material.images)
     batch = min(numbers.batch, count)
     total = max(1, count // batch * numbers.epochs)
-    matrices = [value for value in head.parameters() if value.ndim > 1]
-    vectors = [value for value in head.parameters() if value.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": towers.image_changes(), "lr": numbers.image_rate, "weight_decay": 0.0},
-        {"params": towers.text_changes(), "lr": numbers.text_rate, "weight_decay": 0.0},
-        {"params": matrices, "lr": numbers.head_rate, "weight_decay": numbers.weight_decay},
-        {"params": vectors, "lr": numbers.head_rate, "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [group["lr"] for group in groups], total_steps=total, pct_start=0.2
-    )
+    optimiser = _optimiser(towers, head, numbers)
+    highest = [group["lr"] for group in optimiser.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, total_steps=total, pct_start=0.2)
     order = np.concatenate([tuner.rng.permutation(count)[: count // batch * batch] for _ in range(numbers.epochs)])
     start = {name: value.clone() for name, value in head.state_dict().items()}
+    learnt = {f"head.{name}": value for name, value in head.state_dict().items()}
+    learnt |= {f"change.{number}": value for number, value in enumerate(towers.parameters_that_learn())}
+    first, held = state.load(optimiser) if state else (0, {})
+    if first:
+        with torch.no_grad():
+            for name, value in learnt.items():
+                value.copy_(held[name])
+        tuner.queue.restore(held)
+        schedule.load_state_dict(schedule.state_dict() | {"last_epoch": first - 1, "_step_count": first})
+        schedule.step()
     head.train()
-    seen = []
-    for done in range(total):
-        losses = tuner.step(order[done * batch : (done + 1) * batch])
+    for done in range(first, total):
+        losses = tuner.step(done, order[done * batch : (done + 1) * batch])
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         optimiser.step()
         schedule.step()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        seen.append(values["loss"])
-        watch(done + 1, values)
+        watch(done + 1, {name: float(value.detach()) for name, value in losses.items()})
+        if state and (done + 1) % state.every == 0:
+            state.save(done + 1, learnt | tuner.queue.tensors(), optimiser)
         progress(done + 1, total, "tuning")
     _back_towards(start, numbers.share, towers, head)
     head.eval()
-    return seen
+
+
+def _optimiser(towers: TunedTowers, head: Head, numbers: TuneRecipe) -> torch.optim.AdamW:
+    matrices = [value for value in head.parameters() if value.ndim > 1]
+    vectors = [value for value in head.parameters() if value.ndim < 2]
+    return torch.optim.AdamW([
+        {"params": towers.image_changes(), "lr": numbers.image_rate, "weight_decay": 0.0},
+        {"params": towers.text_changes(), "lr": numbers.text_rate, "weight_decay": 0.0},
+        {"params": matrices, "lr": numbers.head_rate, "weight_decay": numbers.weight_decay},
+        {"params": vectors, "lr": numbers.head_rate, "weight_decay": 0.0},
+    ])  # fmt: skip
 
 
 @torch.no_grad()
