@@ -23,7 +23,7 @@ from training.embedded.package import PACKAGE, copy_towers, load_config, load_mo
 from training.embedded.phrases import LEXICON
 from training.embedded.recipe import TuneRecipe
 from training.embedded.tune import Material, Tuner, Windows, tune
-from training.embedded.tune_state import TuneState
+from training.embedded.tune_state import TuneState, loss_table
 
 pytestmark = pytest.mark.model
 FIRST = 11
@@ -130,9 +130,17 @@ def test_stopped_and_taken_up_is_as_if_never_stopped(tuned, config, tmp_path):
     assert other.load(optimiser) == (0, {})
     state.path.write_bytes(state.path.read_bytes()[:1000])
     assert state.load(optimiser) == (0, {})
-    state.forget()
-    state.forget()
     torch.set_num_threads(threads)
+
+
+def test_a_step_made_again_stands_once_in_the_table(tmp_path):
+    path = tmp_path / "losses.csv"
+    for steps in (range(1, 4), range(3, 6)):  # stopped after step 3, taken up after step 2
+        with path.open("a+") as file:
+            note = loss_table(file)
+            for step in steps:
+                note(step, {"loss": 1 / step, "box": 0.0})
+    assert path.read_text().splitlines() == ["step,loss,box", "1,1,0", "2,0.5,0", "3,0.33333,0", "4,0.25,0", "5,0.2,0"]
 
 
 def test_what_is_written_serves_what_was_trained(tuned, config, tmp_path):

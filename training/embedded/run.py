@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from training.embedded.material import gather_material
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.towers import DINO, MINILM, build_towers
 from training.embedded.tune import tune
-from training.embedded.tune_state import TuneState
+from training.embedded.tune_state import TuneState, loss_table
 from training.recipe_file import to_dict
 
 if TYPE_CHECKING:
@@ -88,6 +87,7 @@ def align_model(
     }  # fmt: skip
     path = write_head(head, weights, changes=changes, provenance=provenance)
     write_config(config, model)
+    (work / STATE_NAME).unlink(missing_ok=True)
     return path
 
 
@@ -101,17 +101,8 @@ def _tune_towers(
         towers, first=numbers.first_block, image_rank=numbers.image_rank, text_rank=numbers.text_rank
     )  # fmt: skip
     kept = TuneState(work / STATE_NAME, _digest_of(recipe, towers, material, head))
-    with (work / LOSSES_NAME).open("a", encoding="utf-8", newline="", buffering=1) as file:
-        table = csv.writer(file)
-
-        def note(step: int, losses: dict[str, float]) -> None:
-            if step == 1:
-                file.truncate(0)
-                table.writerow(["step", *losses])
-            table.writerow([step, *(f"{value:.5g}" for value in losses.values())])
-
-        tune(config, tuned, head, material, numbers, recipe.seed, progress, watch=note, state=kept)
-    kept.forget()
+    with (work / LOSSES_NAME).open("a+", encoding="utf-8", newline="", buffering=1) as file:
+        tune(config, tuned, head, material, numbers, recipe.seed, progress, watch=loss_table(file), state=kept)
     return tuned.changes()
 
 

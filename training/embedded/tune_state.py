@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from tiling.files import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import torch
@@ -60,6 +60,18 @@ class TuneState:
         optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
         return int(told["step"]), held
 
-    def forget(self) -> None:
-        """Remove the state: the tuning is done."""
-        self.path.unlink(missing_ok=True)
+
+def loss_table(file: TextIO) -> Callable[[int, dict[str, float]], None]:
+    """Return what writes a step's losses into a CSV, in place of the rows that it held of that step and later ones."""
+    written: list[int] = []
+
+    def note(step: int, losses: dict[str, float]) -> None:
+        if not written:
+            file.seek(0)
+            earlier = [line for line in file if line.partition(",")[0].isdigit() and int(line.partition(",")[0]) < step]
+            file.truncate(0)
+            file.writelines([",".join(["step", *losses]) + "\n", *earlier])
+        written[:] = [step]
+        file.write(",".join([str(step), *(f"{value:.5g}" for value in losses.values())]) + "\n")
+
+    return note
