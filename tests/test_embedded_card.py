@@ -34,6 +34,8 @@ def test_figures_of_a_perfect_and_a_useless_score():
     perfect = dense_figures([np.where(label == 1, 3.0, -3.0) for label in labels], list(labels), list("aabb"))
     assert perfect.average_precision == perfect.roc_auc == perfect.f1_at_half == 1.0
     assert (perfect.pointing_hits, perfect.pointing_scenes) == (2, 2)
+    rims = dense_figures([np.array([[3.0, 2.0, -3.0]])], [np.array([[-1, 1, 0]], np.int8)], ["a"])
+    assert (rims.average_precision, rims.average_precision_without_rims) == (0.5, 1.0)
     useless = dense_figures([rng.standard_normal((8, 8)) for _ in labels], list(labels), list("abcd"))
     assert useless.average_precision < 0.5
     assert useless.base_rate == pytest.approx(labels.mean())
@@ -66,11 +68,15 @@ def test_the_card_is_about_the_packaged_model_and_keeps_the_floors(request):
     figures = read_card(request.config.rootpath / CARD)
     assert figures["key"] == EmbeddedEncoder(ModelConfig.load(CONFIG_DIR / "geoalign-s.json"), WEIGHTS_DIR).key
     captions = figures["captions"]
-    assert all(np.array(captions["image_to_text_recall_1_5_10"]) >= [9.5, 32.4, 46.3])
-    assert all(np.array(captions["text_to_image_recall_1_5_10"]) >= [7.3, 25.2, 40.6])
-    assert captions["scene_name_top1"] >= 81.8
-    assert figures["aircraft 0.5 m"]["plane"]["average_precision"] >= 0.6
-    assert figures["aircraft 0.5 m"]["plane"]["pointing_hits"] >= 7
+    assert all(np.array(captions["image_to_text_recall_1_5_10"]) >= [14.0, 45.0, 64.0])
+    assert all(np.array(captions["text_to_image_recall_1_5_10"]) >= [8.0, 29.0, 45.0])
+    assert captions["scene_name_top1"] >= 90.0
+    assert captions["seven_other_words_top1"] >= 85.0
+    assert captions["twenty_other_words_top1"] >= 74.0
+    assert figures["aircraft 0.5 m"]["plane"]["average_precision"] >= 0.72
+    asked = figures["aircraft 0.5 m, as asked"]["plane"]
+    assert asked["average_precision"] >= 0.8
+    assert asked["pointing_hits"] == asked["pointing_scenes"] == 8
 
 
 @pytest.mark.data

@@ -174,13 +174,13 @@ def test_what_was_known_beside_boxes_is_held(tuned, config):
     for changed in (False, True):
         if changed:
             with torch.no_grad():
-                head.image.weight += 0.02 * torch.randn_like(head.image.weight)
+                head.image.weight += head.image.weight.std() * torch.randn_like(head.image.weight)
         loss = tuner.step(0, np.arange(16))["forget"]
         head.zero_grad()
         loss.backward()
         found.append((loss.item(), head.image.weight.grad.norm().item()))
     (least, flat), (more, steep) = found
-    assert more > least + 0.01
+    assert more > 1.05 * least
     assert steep > 20 * flat
 
 

@@ -59,6 +59,9 @@ class DenseFigures:
     """How well the scores of patches tell inside from outside."""
 
     average_precision: float
+    """Rims of boxes count as outside."""
+    average_precision_without_rims: float
+    """Patches that a box touches and whose centre lies outside do not count, so that the labels are beyond doubt."""
     roc_auc: float
     base_rate: float
     pointing_hits: int
@@ -79,13 +82,14 @@ def dense_figures(
 
     Args:
         odds: Per sample, (h, w) log-odds of the score.
-        labels: Per sample, (h, w) of 1 (centre in a box) and anything else (outside: rim patches count as outside).
+        labels: Per sample, (h, w) of 1 (centre in a box), -1 (touched by one) and 0 (outside).
         groups: Per sample, its scene; the pointing game is played once per scene that has a positive patch.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
     truth = np.concatenate([label.ravel() == 1 for label in labels])
     values = np.concatenate([value.ravel() for value in odds])
+    clear = np.concatenate([label.ravel() >= 0 for label in labels])
     hits = scenes = 0
     for name in sorted(set(groups)):
         members = [index for index, group in enumerate(groups) if group == name]
@@ -100,7 +104,9 @@ def dense_figures(
     true_positive = float((said & truth).sum())
     at_precision, at_recall = true_positive / max(said.sum(), 1), true_positive / max(truth.sum(), 1)
     return DenseFigures(
-        average_precision=float(average_precision_score(truth, values)), roc_auc=float(roc_auc_score(truth, values)),
+        average_precision=float(average_precision_score(truth, values)),
+        average_precision_without_rims=float(average_precision_score(truth[clear], values[clear])),
+        roc_auc=float(roc_auc_score(truth, values)),
         base_rate=float(truth.mean()), pointing_hits=hits, pointing_scenes=scenes,
         f1_at_half=2 * at_precision * at_recall / max(at_precision + at_recall, 1e-12), f1_best=float(f1[best]),
         best_threshold=float(expit(thresholds[best])), precision_at_half=at_precision, recall_at_half=at_recall,
