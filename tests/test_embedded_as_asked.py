@@ -52,7 +52,7 @@ def test_the_words_are_asked_of_every_scene(scene):
     assert found["airplane"]["average_precision"] > found["forest"]["average_precision"]
     assert told == [(1, 1, "scenes asked")]
     again = aircraft_as_asked(load_model(PACKAGE), ("airplane",), scene / "data", scene / "work", silent)
-    assert again["airplane"] == pytest.approx(found["airplane"])
+    assert again["airplane"] == pytest.approx(found["airplane"], rel=1e-4)
 
 
 def test_a_patch_takes_the_score_at_its_centre():

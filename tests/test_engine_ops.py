@@ -102,10 +102,8 @@ def test_every_rung_is_what_the_command_line_finds(asked, canal, geoalign, tmp_p
         assert list(theirs.area_m2) == pytest.approx(list(mine.area_m2))
 
 
-def test_asking_again_is_quick_and_the_same(engine, asked, canal, tmp_path):
-    begun = time.monotonic()
+def test_asking_again_builds_nothing_and_says_the_same(engine, asked, canal, tmp_path):
     again = engine.result("ask", source={"path": str(canal)}, query="water", out=str(tmp_path), stem="again")
-    assert time.monotonic() - begun < 1.5
     first = asked[1][-1]["result"]
     assert again["histogram"] == first["histogram"] and again["counts"] == first["counts"]
     assert again["built_windows"] == 0 < first["built_windows"]
