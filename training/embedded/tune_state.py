@@ -63,15 +63,16 @@ class TuneState:
 
 def loss_table(file: TextIO) -> Callable[[int, dict[str, float]], None]:
     """Return what writes a step's losses into a CSV, in place of the rows that it held of that step and later ones."""
-    written: list[int] = []
+    first = True
 
     def note(step: int, losses: dict[str, float]) -> None:
-        if not written:
+        nonlocal first
+        if first:
             file.seek(0)
             earlier = [line for line in file if line.partition(",")[0].isdigit() and int(line.partition(",")[0]) < step]
             file.truncate(0)
             file.writelines([",".join(["step", *losses]) + "\n", *earlier])
-        written[:] = [step]
+            first = False
         file.write(",".join([str(step), *(f"{value:.5g}" for value in losses.values())]) + "\n")
 
     return note
