@@ -13,10 +13,12 @@ import numpy as np
 from shapely import affinity
 
 from geoalign_core.errors import TooManyWindowsError
-from geoalign_core.grounding.heatmap import HeatLattice, Heatmap, join_levels
+from geoalign_core.grounding.heatmap import HeatLattice, join_levels
 from geoalign_core.grounding.regions import AUTO_OUTLINE, AUTO_SEED, Region, find_regions
 from geoalign_core.grounding.relevance import log_odds
 from geoalign_core.grounding.text import encode_queries
+from geoalign_core.landcover import classify
+from geoalign_core.models.calibration import calibrated, is_share
 from geoalign_core.models.encoder import require_text
 from geoalign_core.models.registry import load_encoder
 from tiling.errors import UnsupportedRasterError, UsageError
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
     import shapely
     from numpy.typing import NDArray
 
+    from geoalign_core.grounding.heatmap import Heatmap
     from geoalign_core.indexing.search import ScoreMap
     from geoalign_core.indexing.spec import IndexSpec
     from geoalign_core.indexing.store import Index
+    from geoalign_core.landcover import ClassMap
+    from geoalign_core.models.calibration import Calibration
     from geoalign_core.models.encoder import Encoder
     from geoalign_core.settings import Settings
     from tiling.progress import CancelToken, Progress
@@ -54,6 +59,10 @@ class Filter:
     """Lowest score, 0..1; None is automatic: places that reach 0.5, outlined at 0.35."""
     min_area_m2: float = 0.0
     top: int | None = None
+    precision: float | None = None
+    """In place of a threshold: lowest precision, 0..1, by the model's calibration."""
+    prior: float | None = None
+    """Share of the image that is what was asked for, as far as it is known; None is that of the calibration."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -62,6 +71,12 @@ class Filter:
             raise UsageError("the smallest area is not a number of m²", measured=f"{self.min_area_m2}")
         if self.top is not None and self.top < 1:
             raise UsageError("at least one region must be allowed", measured=f"top {self.top}")
+        if self.precision is not None and not 0 <= self.precision <= 1:
+            raise UsageError("the precision is not between 0 and 1", measured=f"{self.precision}")
+        if self.precision is not None and self.threshold is not None:
+            raise UsageError("a threshold and a precision exclude each other", remedy="leave one of them out")
+        if not is_share(self.prior):
+            raise UsageError("the prior is not a share between 0 and 1", measured=f"{self.prior}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +96,13 @@ class Answer:
     """Ground resolution that the model looked at; None in pixel mode."""
     best_score: float | None
     """Highest score of the heatmap; None when nothing of the image was valid."""
+    calibration: Calibration | None = None
+    """What the scores' precision is known by; None for examples, and for models that were not calibrated."""
 
     @property
     def bar(self) -> float:
         """The score to tell people: what the regions lie above, or what nothing reached."""
         return self.threshold if self.regions else max(self.threshold, self.seed)
-
-
-@dataclass(frozen=True, slots=True)
-class ClassMap:
-    """A land-cover map: each pixel's most similar question."""
-
-    classes: NDArray[np.uint8]
-    """(H, W): 0 where there is no image, k for the k-th name."""
-    names: tuple[str, ...]
-    heatmap: Heatmap
-    """Carries the map's transform and CRS; its values are the winning class's share of the softmax, 0..1."""
 
 
 @dataclass(slots=True)
@@ -231,13 +237,18 @@ def heat_lattice(prepared: Prepared, cells: ScoreMap) -> HeatLattice:
     return HeatLattice.of(cells, level.canvas, prepared.encoder.config.patch_px)
 
 
-def _answer(query: str, heatmap: Heatmap, gsd_m: float | None, choice: Filter) -> Answer:
+def _answer(
+    query: str, heatmap: Heatmap, gsd_m: float | None, choice: Filter, calibration: Calibration | None = None
+) -> Answer:
     finite = heatmap.values[np.isfinite(heatmap.values)]
     threshold = AUTO_OUTLINE if choice.threshold is None else choice.threshold
     seed = AUTO_SEED if choice.threshold is None else 0.0
-    regions = find_regions(heatmap, threshold, seed=seed, min_area_m2=choice.min_area_m2, top=choice.top)
+    regions = find_regions(
+        heatmap, threshold, seed=seed, min_area_m2=choice.min_area_m2, top=choice.top,
+        precision=None if calibration is None else calibration.precision,
+    )  # fmt: skip
     best = float(finite.max()) if finite.size else None
-    return Answer(query, heatmap, tuple(regions), threshold, seed, gsd_m, best)
+    return Answer(query, heatmap, tuple(regions), threshold, seed, gsd_m, best, calibration)
 
 
 def ask_texts(
@@ -266,6 +277,7 @@ def ask_texts(
     """
     from geoalign_core.indexing.search import LinearQuery, score_maps
 
+    choice, calibration = calibrated(prepared.encoder, prepared.settings.model, choice or Filter())
     with prepared.timed("text"):
         texts = encode_queries(prepared.encoder, queries, avoid=avoid)
     with prepared.timed("scan"):
@@ -277,7 +289,7 @@ def ask_texts(
         scale = prepared.encoder.config.prompts.logit_scale
         odds = log_odds(cosines, texts.competes, scale)
         answers = [
-            _answer(name, lattice.heatmap(odds[number], area=prepared.area), prepared.gsd_m, choice or Filter())
+            _answer(name, lattice.heatmap(odds[number], area=prepared.area), prepared.gsd_m, choice, calibration)
             for number, name in enumerate(texts.queries)
         ]
         logits = cosines[: len(queries)] * scale
@@ -299,26 +311,6 @@ def resolution_notes(prepared: Prepared) -> tuple[str, ...]:
             f"({known.min_m:g}–{known.max_m:g} m): expect little of the answers"
         )
     return tuple(notes)
-
-
-def classify(
-    lattice: HeatLattice, logits: NDArray[np.float32], names: tuple[str, ...], area: shapely.Geometry | None
-) -> ClassMap:
-    """Give each pixel the question with the highest cosine; confidence is its softmax among the questions."""
-    best = lattice.interpolate(logits[0])
-    winner = np.where(np.isfinite(best), 1, 0).astype(np.uint8)
-    total = np.ones_like(best)
-    for number in range(1, len(names)):
-        logit = lattice.interpolate(logits[number])
-        higher, gap = logit > best, np.exp(-np.abs(logit - best))
-        total = np.where(higher, total * gap + 1, total + gap)
-        winner[higher] = number + 1
-        best = np.where(higher, logit, best)
-    share = np.where(winner > 0, 1 / total, np.nan).astype(np.float32)
-    if area is not None:
-        outside = lattice.outside(area)
-        winner[outside], share[outside] = 0, np.nan
-    return ClassMap(winner, names, Heatmap(share, lattice.transform, lattice.crs, lattice.gsd_m))
 
 
 def ask_examples(
@@ -346,10 +338,15 @@ def ask_examples(
 
     Returns:
         The answer and notes for the user.
+
+    Raises:
+        UsageError: A precision or a prior was given, which only questions in words have.
     """
     from geoalign_core.grounding.examples import fit_examples
     from geoalign_core.indexing.search import LinearQuery, score_maps
 
+    if choice is not None and (choice.precision is not None or choice.prior is not None):
+        raise UsageError("nothing is known of the precision of examples", remedy="give a threshold instead")
     with prepared.timed("examples"):
         model = fit_examples(prepared.index, include, exclude, images=images)
     with prepared.timed("scan"):

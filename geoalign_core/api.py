@@ -102,8 +102,11 @@ def _tell(notes: Sequence[str]) -> None:
         warnings.warn(note, stacklevel=3)
 
 
-def _filter(threshold: float | str, min_area_m2: float, top: int | None) -> _answer.Filter:
-    return _answer.Filter(None if threshold == "auto" else float(threshold), min_area_m2, top)
+def _filter(
+    threshold: float | str, min_area_m2: float, top: int | None, precision: float | None = None,
+    prior: float | None = None,
+) -> _answer.Filter:  # fmt: skip
+    return _answer.Filter(None if threshold == "auto" else float(threshold), min_area_m2, top, precision, prior)
 
 
 def _listed(queries: str | Sequence[str]) -> list[str]:
@@ -115,6 +118,8 @@ def ask(
     queries: str | Sequence[str],
     *,
     threshold: float | Literal["auto"] = "auto",
+    min_precision: float | None = None,
+    prior: float | None = None,
     top: int | None = None,
     min_area_m2: float = 0.0,
     avoid: Sequence[str] = (),
@@ -127,6 +132,10 @@ def ask(
         path: A raster.
         queries: One question or several.
         threshold: Lowest score 0..1, or ``"auto"``.
+        min_precision: In place of a threshold, for a calibrated model: lowest share, 0..1, of right places among
+            those of a score.
+        prior: Share of the image that is what was asked for, between 0 and 1, which precision depends on. Default:
+            that of the calibration's images.
         top: At most so many regions per question.
         min_area_m2: Smallest true ground area in square metres.
         avoid: Words that the answers should not be.
@@ -135,7 +144,8 @@ def ask(
 
     Returns:
         Columns geometry, query, score (0..1), rank (1 = best of its query), area_m2, gsd_m, model, in the raster's
-        CRS; best first within each query.
+        CRS; best first within each query. A calibrated model adds precision (0..1): the share of the outline that is
+        to be expected to be what was asked for.
 
     Raises:
         GeoAlignError: The raster, the model or a question cannot be used; the message says what to do.
@@ -145,7 +155,7 @@ def ask(
             prepared,
             _listed(queries),
             avoid=avoid,
-            choice=_filter(threshold, min_area_m2, top),
+            choice=_filter(threshold, min_area_m2, top, min_precision, prior),
             progress=look.get("progress", silent),
             cancel=look.get("cancel"),
         )

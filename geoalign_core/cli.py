@@ -12,7 +12,7 @@ import click
 from geoalign_core.engine.command import engine
 from geoalign_core.features.command import features
 from geoalign_core.models.command import models
-from geoalign_core.options import PATH, Box, area, finding, looking, settings_from
+from geoalign_core.options import PATH, Box, area, finding, looking, settings_from, sure
 from tiling.clikit import EXIT_PARTIAL, note, run_cli, tqdm_progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def cli() -> None:
 def _filter(options: dict[str, Any]) -> Filter:
     from geoalign_core.answer import Filter
 
-    return Filter(options["threshold"], options["min_area"], options["top"])
+    return Filter(
+        options["threshold"], options["min_area"], options["top"], options.get("min_precision"), options.get("prior")
+    )
 
 
 def _plan(options: dict[str, Any], raster: Path, names: list[str], *, classes: bool = False) -> Any:  # noqa: ANN401
@@ -72,7 +74,8 @@ def _finish(report: dict[str, Any], *, as_json: bool) -> None:
     for item in report["queries"]:
         best = "nothing to see" if item["best_score"] is None else f"best {item['best_score']:.2f}"
         count = f"{item['count']} place{'' if item['count'] == 1 else 's'}"
-        click.echo(f'"{shorten(item["query"], 80)}": {count} above {item["above"]:.2f}, {best}')
+        known = "" if item["precision"] is None else f" ({item['precision']['above']:.0%} precision)"
+        click.echo(f'"{shorten(item["query"], 80)}": {count} above {item["above"]:.2f}{known}, {best}')
         for kind in ("boxes", "heatmap", "picture"):
             if item[kind]:
                 click.echo(f"  {kind:<8} {item[kind]}")
@@ -85,6 +88,7 @@ def _finish(report: dict[str, Any], *, as_json: bool) -> None:
 @click.argument("raster", type=PATH)
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @finding
+@sure
 @click.option("--classes", is_flag=True, help="Also map each place to the question that fits it best.")
 @click.option("--avoid", multiple=True, metavar="WORDS", help="What the answers should not be; may be repeated.")
 @area

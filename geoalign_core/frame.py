@@ -17,7 +17,7 @@ Shape = Literal["box", "polygon"]
 
 
 def answers_frame(answers: Sequence[Answer], *, model: str, shape: Shape = "box") -> GeoDataFrame:
-    """Lay answers out as rows: geometry, query, score, rank, area_m2, gsd_m, model.
+    """Lay answers out as rows: geometry, query, score, rank, area_m2, gsd_m, model, and precision where it is known.
 
     Args:
         answers: All on one raster.
@@ -26,7 +26,7 @@ def answers_frame(answers: Sequence[Answer], *, model: str, shape: Shape = "box"
 
     Returns:
         One row per region in the raster's CRS; rank 1 is the best of its query; area_m2 is the outline's true ground
-        area (NaN in pixel mode).
+        area (NaN in pixel mode). The column precision is there when one of the answers has a calibration.
     """
     if shape not in ("box", "polygon"):
         raise UsageError("a shape is box or polygon", measured=str(shape))
@@ -38,6 +38,7 @@ def answers_frame(answers: Sequence[Answer], *, model: str, shape: Shape = "box"
         {
             "query": answer.query,
             "score": region.score,
+            "precision": region.precision,
             "rank": rank,
             "area_m2": region.area_m2,
             "gsd_m": answer.gsd_m,
@@ -47,6 +48,8 @@ def answers_frame(answers: Sequence[Answer], *, model: str, shape: Shape = "box"
         for answer in answers
         for rank, region in enumerate(answer.regions, 1)
     ]
-    columns = ["query", "score", "rank", "area_m2", "gsd_m", "model", "geometry"]
+    columns = ["query", "score", "precision", "rank", "area_m2", "gsd_m", "model", "geometry"]
+    if all(answer.calibration is None for answer in answers):
+        columns.remove("precision")
     crs = answers[0].heatmap.crs if answers else None
     return with_schema(GeoDataFrame(rows, columns=columns, geometry="geometry", crs=crs))

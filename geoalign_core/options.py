@@ -128,6 +128,17 @@ finding = _options(
     click.option("--min-area", type=click.FloatRange(0), default=0.0, metavar="M2", help="Smallest region."),
     click.option("--overwrite", is_flag=True, help="Replace files that are there."),
 )
+sure = _options(
+    click.option(
+        "--min-precision", type=click.FloatRange(0, 1), metavar="P",
+        help="In place of --threshold: lowest share of right places at a score, of a calibrated model.",
+    ),
+    click.option(
+        "--prior", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
+        help="Share of the image that is asked for, which precision depends on.  [default: the calibration's]",
+    ),
+)  # fmt: skip
+"""How sure an answer to words must be."""
 
 
 def settings_from(options: dict[str, Any]) -> Settings:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from geoalign_core.answer import Answer, ClassMap, Prepared
+    from geoalign_core.answer import Answer, Prepared
+    from geoalign_core.landcover import ClassMap
     from tiling.info import RasterInfo
 
 CLASSES = "classes"
@@ -290,6 +291,7 @@ def summary(
                 "seed": round(answer.seed, 4),
                 "above": round(answer.bar, 4),
                 "best_score": None if answer.best_score is None else round(answer.best_score, 4),
+                "precision": _precision(answer),
                 "boxes": _text(files.boxes or plan.joint_boxes),
                 "heatmap": _text(files.heatmap),
                 "picture": _text(files.picture),
@@ -306,6 +308,15 @@ def summary(
             "names": list(class_map.names),
         }
     return result
+
+
+def _precision(answer: Answer) -> dict[str, float | None] | None:
+    """Return the precision of the lowest score of a match and of the best place, and the prior; None if unknown."""
+    known = answer.calibration
+    if known is None:
+        return None
+    best = None if answer.best_score is None else round(float(known.precision(answer.best_score)), 4)
+    return {"prior": known.prior, "above": round(float(known.precision(answer.bar)), 4), "best": best}
 
 
 def _text(path: Path | None) -> str | None:

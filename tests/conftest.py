@@ -63,25 +63,10 @@ def make_raster(tmp_path):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A CLIP with random weights in open_clip's hub layout: quick, and blind, so for plumbing only."""
-    import json
+    from tests.tiny_model import write_model
 
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    config = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 128, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    torch.manual_seed(0)
-    model = open_clip.CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
-    save_file(
-        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    write_model(folder)
     return folder
 
 

@@ -226,7 +226,7 @@ class _Question:
 
     def _write_regions(self, opened: Opened, heat: Heatmap) -> tuple[dict[str, int], Path]:
         from geoalign_core.engine.ladder import climb, frames
-        from geoalign_core.engine.search import name_of
+        from geoalign_core.engine.search import calibration_of, name_of
         from geoalign_core.export import write_vector
 
         job, args = self._job, self._args
@@ -235,7 +235,11 @@ class _Question:
             job.token.check()
             job.progress(done, len(args.rungs), "finding regions")
 
-        found = climb(heat, args.rungs, min_area_m2=args.min_area_m2, top=args.top, tell=tell)
+        known = calibration_of(opened, args)
+        found = climb(
+            heat, args.rungs, min_area_m2=args.min_area_m2, top=args.top, tell=tell,
+            precision=None if known is None else known.precision,
+        )  # fmt: skip
         self.note_time("regions")
         job.stage("writing")
         layers = frames(
@@ -252,15 +256,16 @@ class _Question:
         counts: dict[str, int] | None = None, notes: list[str] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         from geoalign_core.engine.ladder import best_score, histogram
-        from geoalign_core.engine.search import name_of
+        from geoalign_core.engine.search import calibration_of, name_of
         from geoalign_core.settings import SCORE_PROTOCOL
 
-        best = best_score(heat)
+        best, known = best_score(heat), calibration_of(opened, self._args)
         return {
             "query": name_of(self._args), "files": {"heatmap": None, "regions": None, **files},
             "histogram": histogram(heat), "counts": counts or {},
             "best_score": None if best is None else round(best, 4),
             "gsd_m": opened.spec.levels[0].canvas.gsd_m, "model": opened.encoder.config.name,
-            "protocol": SCORE_PROTOCOL, "windows": sum(len(entry.positions) for entry in index.shards),
+            "protocol": SCORE_PROTOCOL, "calibration": None if known is None else known.curve(),
+            "windows": sum(len(entry.positions) for entry in index.shards),
             "built_windows": self._built, "seconds": dict(self._seconds), "notes": notes or [],
         }  # fmt: skip

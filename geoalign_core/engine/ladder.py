@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from geoalign_core.grounding.heatmap import Heatmap
-    from geoalign_core.grounding.regions import Region
+    from geoalign_core.grounding.regions import Precision, Region
 
 BINS = 40
 """Of the histogram, 0.025 wide each."""
@@ -33,8 +33,9 @@ def best_score(heat: Heatmap) -> float | None:
 
 
 def climb(
-    heat: Heatmap, rungs: Sequence[int], *, min_area_m2: float, top: int, tell: Callable[[int], None]
-) -> dict[int, list[Region]]:
+    heat: Heatmap, rungs: Sequence[int], *, min_area_m2: float, top: int, tell: Callable[[int], None],
+    precision: Precision | None = None,
+) -> dict[int, list[Region]]:  # fmt: skip
     """Return the regions at every rung.
 
     Args:
@@ -43,20 +44,26 @@ def climb(
         min_area_m2: Smallest region.
         top: At most so many per rung.
         tell: Called with the number of rungs done; may raise to stop.
+        precision: The model's map from scores to precisions, where it has one.
     """
     best = best_score(heat)
     found: dict[int, list[Region]] = {}
     for number, rung in enumerate(rungs):
         tell(number)
         above = best is not None and best >= rung / 100
-        found[rung] = find_regions(heat, rung / 100, min_area_m2=min_area_m2, top=top) if above else []
+        found[rung] = (
+            find_regions(heat, rung / 100, min_area_m2=min_area_m2, top=top, precision=precision) if above else []
+        )
     return found
 
 
 def frames(
     regions: dict[int, list[Region]], heat: Heatmap, *, query: str, model: str, gsd_m: float | None
 ) -> dict[str, GeoDataFrame]:
-    """Lay the regions of all rungs out as the layers ``boxes`` and ``polygons``, ``min_match`` naming the rung."""
+    """Lay the regions of all rungs out as the layers ``boxes`` and ``polygons``, ``min_match`` naming the rung.
+
+    The last column, precision, is there where it is known.
+    """
     from geopandas import GeoDataFrame
 
     rows = [(rung, rank, region) for rung, some in regions.items() for rank, region in enumerate(some, 1)]
@@ -69,5 +76,8 @@ def frames(
         "model": np.array([model] * len(rows), dtype=object),
         "min_match": np.array([rung for rung, _, _ in rows], dtype=np.int32),
     }
+    precisions = [region.precision for _, _, region in rows]
+    if any(value is not None for value in precisions):
+        columns["precision"] = np.array(precisions, dtype=np.float64)
     shapes = {"boxes": [r.box for _, _, r in rows], "polygons": [r.polygon for _, _, r in rows]}
     return {name: GeoDataFrame(columns, geometry=items, crs=heat.crs) for name, items in shapes.items()}

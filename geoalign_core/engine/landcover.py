@@ -27,11 +27,12 @@ def landcover(
     Returns:
         The map, the names of its classes in the order of their values, and notes.
     """
-    from geoalign_core.answer import classify, heat_lattice, refuse_empty
+    from geoalign_core.answer import heat_lattice, refuse_empty
     from geoalign_core.engine.build import build
     from geoalign_core.engine.search import notes_of, prepared_of, text_scores
     from geoalign_core.export import write_classes
     from geoalign_core.grounding.text import clean_query
+    from geoalign_core.landcover import classify
     from geoalign_core.models.encoder import require_text
 
     names = tuple(clean_query(query) for query in queries)

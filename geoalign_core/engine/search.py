@@ -14,6 +14,7 @@ from geoalign_core.grounding.heatmap import join_levels
 from geoalign_core.grounding.relevance import log_odds
 from geoalign_core.grounding.text import clean_query, encode_queries
 from geoalign_core.indexing import LinearQuery, draw_rows, score_maps
+from geoalign_core.models.calibration import find_calibration
 
 if TYPE_CHECKING:
     import shapely
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from geoalign_core.engine.session import Opened
     from geoalign_core.grounding.heatmap import Heatmap
     from geoalign_core.indexing import DrawnRows, Index, ScoreMap
+    from geoalign_core.models.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,13 @@ def _example_scores(opened: Opened, prepared: Prepared, args: AskArgs, job: Job)
 def heatmap_of(prepared: Prepared, scores: Scores) -> Heatmap:
     """Turn the scores of one question into a heatmap."""
     return heat_lattice(prepared, scores.cells).heatmap(scores.odds[0], area=prepared.area)
+
+
+def calibration_of(opened: Opened, args: AskArgs) -> Calibration | None:
+    """Return what the precision of an answer is known by: only words that no example corrects were calibrated."""
+    if args.query is None or args.include or args.exclude:
+        return None
+    return find_calibration(opened.encoder, opened.settings.model)
 
 
 def notes_of(prepared: Prepared, scores: Scores) -> list[str]:

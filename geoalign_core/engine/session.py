@@ -57,10 +57,13 @@ class WarmEncoder:
     """An encoder that remembers the vectors of texts: the templates' prompts come again with every question."""
 
     def __init__(self, encoder: Encoder, *, on_gpu: bool) -> None:
+        from geoalign_core.models.calibration import score_key_of
+
         self._encoder = encoder
         self._texts: Kept[str, NDArray[np.float32]] = Kept(_TEXTS)
         self.config: ModelConfig = encoder.config
         self.key: str = encoder.key
+        self.score_key: str = score_key_of(encoder)
         self.precision: str = encoder.precision
         self.readout: Readout = encoder.readout
         self.has_text: bool = encoder.has_text

@@ -18,6 +18,8 @@ COLUMNS: dict[str, str] = {
     "model": "str",
 }
 """Name and type of each column besides ``geometry``; every name fits the ten characters of a Shapefile."""
+PRECISION = "precision"
+"""A column that only answers of a calibrated model have, float64, beside the score."""
 
 
 def with_schema(frame: GeoDataFrame) -> GeoDataFrame:
@@ -33,11 +35,12 @@ def with_schema(frame: GeoDataFrame) -> GeoDataFrame:
         for name in COLUMNS:
             if name not in frame.columns:
                 frame[name] = np.empty(0)
-    for name, kind in COLUMNS.items():
+    order = [name for column in COLUMNS for name in ((column, PRECISION) if column == "score" else (column,))]
+    for name, kind in {**COLUMNS, PRECISION: "float64"}.items():
         if name in frame.columns:
             frame[name] = frame[name].astype(kind)
-    known = [name for name in COLUMNS if name in frame.columns]
-    other = [name for name in frame.columns if name not in COLUMNS and name != frame.geometry.name]
+    known = [name for name in order if name in frame.columns]
+    other = [name for name in frame.columns if name not in order and name != frame.geometry.name]
     return frame[[*known, *other, frame.geometry.name]]
 
 

@@ -16,9 +16,14 @@ from scipy import ndimage
 from shapely import affinity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from geoalign_core.grounding.heatmap import Heatmap
+
+    Precision = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """Scores 0..1 → precisions 0..1, NaN staying NaN."""
 
 _BLOCK_PX = 2048
 _EIGHT = np.ones((3, 3), dtype=int)
@@ -41,6 +46,9 @@ class Region:
     """Mean of the region's mean and its best pixel, 0..1."""
     area_m2: float | None
     """True ground area of the polygon; None in pixel mode."""
+    precision: float | None = None
+    """Share of the region's pixels that is to be expected to be what was asked for, 0..1; None when nothing is known
+    of the model's precision (:mod:`geoalign_core.models.calibration`)."""
 
 
 @dataclass(slots=True)
@@ -49,9 +57,13 @@ class _Part:
     total: float
     count: int
     best: float
+    right: float
+    """Sum of the pixels' precisions; NaN when they are not known."""
 
 
-def _parts(values: NDArray[np.float32], threshold: float, row: int, col: int) -> list[_Part]:
+def _parts(
+    values: NDArray[np.float32], threshold: float, row: int, col: int, precision: Precision | None
+) -> list[_Part]:
     """Label one block and outline its components, in heatmap pixels."""
     from rasterio.features import shapes
 
@@ -63,6 +75,7 @@ def _parts(values: NDArray[np.float32], threshold: float, row: int, col: int) ->
     totals = ndimage.sum_labels(values, labels, index)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     best = ndimage.maximum(values, labels, index)
+    rights = np.full(count, np.nan) if precision is None else ndimage.sum_labels(precision(values), labels, index)
     outlines: dict[int, list[shapely.Geometry]] = {}
     offset = Affine.translation(col, row)
     for geometry, label in shapes(labels.astype(np.int32), mask=hot, connectivity=4, transform=offset):
@@ -73,6 +86,7 @@ def _parts(values: NDArray[np.float32], threshold: float, row: int, col: int) ->
             float(totals[label - 1]),
             int(sizes[label - 1]),
             float(best[label - 1]),
+            float(rights[label - 1]),
         )
         for label in index
     ]
@@ -103,6 +117,7 @@ def _join(parts: list[_Part], seams: shapely.Geometry) -> list[_Part]:
         group[0] if len(group) == 1 else _Part(
             shapely.union_all([part.polygon for part in group]),
             sum(part.total for part in group), sum(part.count for part in group), max(part.best for part in group),
+            sum(part.right for part in group),
         )
         for group in groups.values()
     ]  # fmt: skip
@@ -133,6 +148,7 @@ def find_regions(
     seed: float = 0.0,
     min_area_m2: float = 0.0,
     top: int | None = None,
+    precision: Precision | None = None,
     block_px: int = _BLOCK_PX,
 ) -> list[Region]:
     """Find the regions of a heatmap, best first.
@@ -143,6 +159,7 @@ def find_regions(
         seed: A region counts only when its best pixel reaches this (hysteresis thresholding).
         min_area_m2: Smallest true ground area; in pixel mode, smallest area in image pixels.
         top: Keep at most this many.
+        precision: The model's map from scores to precisions, for :attr:`Region.precision`.
         block_px: Side of the blocks that are outlined at a time; memory grows with its square. The result does not
             depend on it.
 
@@ -156,7 +173,7 @@ def find_regions(
     parts: list[_Part] = []
     for row in range(0, height, block_px):
         for col in range(0, width, block_px):
-            parts += _parts(heat.values[row : row + block_px, col : col + block_px], threshold, row, col)
+            parts += _parts(heat.values[row : row + block_px, col : col + block_px], threshold, row, col, precision)
     lines = [[(0, row), (width, row)] for row in range(block_px, height, block_px)]
     lines += [[(col, 0), (col, height)] for col in range(block_px, width, block_px)]
     parts = _join(
@@ -180,4 +197,10 @@ def find_regions(
     if not len(big):
         return []
     kept = big[_keep_best(bounds[big], scores[big])][:top]
-    return [Region(polygons[i], boxes[i], float(scores[i]), None if areas is None else float(areas[i])) for i in kept]
+    return [
+        Region(
+            polygons[i], boxes[i], float(scores[i]), None if areas is None else float(areas[i]),
+            None if precision is None else parts[i].right / parts[i].count,
+        )
+        for i in kept
+    ]  # fmt: skip

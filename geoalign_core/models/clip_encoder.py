@@ -12,7 +12,7 @@ from geoalign_core.errors import ModelError
 from geoalign_core.models import precision
 from geoalign_core.models.clip import ClipModel
 from geoalign_core.models.encoder import RawFeatures, Readout, check_images, require_text, warn_of_cuts
-from geoalign_core.models.key import feature_key
+from geoalign_core.models.key import feature_key, score_key
 from geoalign_core.models.tokens import Tokenizer
 from geoalign_core.models.vocabulary import SHORT
 
@@ -64,7 +64,7 @@ class ClipEncoder:
         self.model = load_model(config, weights).to(self.device)
         self.model.visual.to(memory_format=torch.channels_last)
         self.precision = precision.prepare(self.model.visual, options.precision, self.device)
-        self.key = feature_key(config, digest, self.precision)
+        self.key, self.score_key = feature_key(config, digest, self.precision), score_key(config, digest)
         text = config.text_cfg
         self.has_text = self.model.tables != "none"
         self._context = int(text.get("context_length", SHORT))

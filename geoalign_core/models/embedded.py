@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from geoalign_core.errors import ModelError
 from geoalign_core.models.encoder import RawFeatures, Readout, check_images, warn_of_cuts
-from geoalign_core.models.key import feature_key
+from geoalign_core.models.key import feature_key, score_key
 from geoalign_core.models.lowrank import merge
 from geoalign_core.models.options import EncoderOptions
 from geoalign_core.models.positions import Grids
@@ -296,7 +296,8 @@ class EmbeddedEncoder:
             config, weights_dir, changes=head, device=device, precision=options.precision, compile=options.compile
         )  # fmt: skip
         self.device, self.precision = self.towers.device, self.towers.precision
-        self.key = feature_key(config, "".join(item.sha256 for item in config.files), self.precision)
+        digests = "".join(item.sha256 for item in config.files)
+        self.key, self.score_key = feature_key(config, digests, self.precision), score_key(config, digests)
         self._head = TextHead(config.text_cfg["width"], config.text_cfg["head_hidden"], config.embed_dim)
         load_strictly(self._head, head, "text.", path)
         self._head.to(self.towers.device).eval().requires_grad_(False)

@@ -36,3 +36,21 @@ def feature_key(config: ModelConfig, digests: str, precision: str) -> str:
         "precision": precision,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def score_key(config: ModelConfig, digests: str) -> str:
+    """Return the SHA-256 over everything that decides a model's scores of words, the precision excepted.
+
+    Prompts belong to it, as another wording of the questions or another scale moves every score. bfloat16 and int8 do
+    not: they scatter scores about those of float32 and leave in place what is counted of many.
+
+    Args:
+        config: The model's configuration with the user's choices in it.
+        digests: As for :func:`feature_key`.
+    """
+    decisive = {
+        "features": feature_key(config, digests, ""),
+        "text": config.text_cfg,
+        "prompts": dataclasses.asdict(config.prompts),
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
