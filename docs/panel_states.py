@@ -26,7 +26,7 @@ from qgis_plugin import words  # noqa: E402
 from qgis_plugin.engine.protocol import EngineError, Progress  # noqa: E402
 from qgis_plugin.gui import states  # noqa: E402
 from qgis_plugin.gui.dock import AskDock  # noqa: E402
-from qgis_plugin.gui.model import Results, Row  # noqa: E402
+from qgis_plugin.gui.model import Curve, Results, Row  # noqa: E402
 
 THEMES = {"panel-states": "default", "panel-states-dark": "Night Mapping"}
 QUESTION = "boats along the canal"
@@ -56,7 +56,7 @@ def answers(image: QImage) -> tuple[Results, dict[int, QImage]]:
         rows.append(Row(number, score, f"{east:,.0f} E, {north:,.0f} N", verdict))
         thumbs[number] = image.copy(QRect(x, y, 96, 96)).scaled(QSize(96, 96))
     bars = tuple(round(90000 * 0.82**k * (0.3 if k < 3 else 1)) + (40 if 24 < k < 36 else 0) for k in range(38))
-    return Results(tuple(rows), len(rows), (*bars, 0, 0), 55), thumbs
+    return Results(tuple(rows), len(rows), (*bars, 0, 0), 55, by_example=True), thumbs
 
 
 def views() -> list[tuple[str, states.View]]:
@@ -100,7 +100,8 @@ def panel(view: states.View, layer: QgsRasterLayer, size: QSize) -> QMainWindow:
             dock.set_thumbnail(number, thumb)
         dock.select_result(2)
     elif view.state is states.State.EMPTY:
-        dock.show_results(Results((), 0, (*found.histogram[:17], *[0] * 23), 55))
+        curve = Curve((0.0, 0.3, 0.55, 0.8, 1.0), (0.0, 0.06, 0.41, 0.83, 0.94), 0.021)
+        dock.show_results(Results((), 0, (*found.histogram[:17], *[0] * 23), 55, curve))
     dock.show_view(view)
     window.show()
     dock.resize(size)

@@ -64,3 +64,8 @@ def _file_for(language: str) -> Path | None:
 def number(value: float, digits: int = 0) -> str:
     """Return a number as QGIS's language writes it: 2,561 or 2.561."""
     return QLocale().toString(float(value), "f", digits)
+
+
+def percent(share: float) -> str:
+    """Return a share, 0..1, as QGIS's language writes it: 62% or 62 %; below 10 % with a decimal."""
+    return tr("{number}%").format(number=number(100 * share, 0 if share >= 0.0995 else 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qgis.core import (
     QgsCoordinateFormatter,
@@ -24,7 +24,8 @@ from ..layers.results import AnswerGroup
 from ..layers.thumbnails import Thumbnails
 from ..words import number, tr
 from .marks import Marks
-from .model import Results, Row
+from .model import Curve, Results, Row
+from .plan import finest
 
 if TYPE_CHECKING:
     from qgis.core import QgsMapLayer
@@ -116,6 +117,20 @@ class AnswerView(QObject):
         self.question = self.marks = self._group = self._layer = None
         self._matches, self._selected = [], None
 
+    def take(self, result: dict[str, Any]) -> None:
+        """Show what the engine found, also when it is not complete yet."""
+        question = self.question
+        if question is None:
+            return
+        calibration = result.get("calibration")
+        self.show(
+            {kind: path for kind, path in (result.get("files") or {}).items() if path},
+            histogram=tuple(result.get("histogram") or question.histogram),
+            best_score=result.get("best_score", question.best_score),
+            gsd_m=finest(result.get("gsd_m")),
+            calibration=calibration if Curve.read(calibration) is not None else None,
+        )
+
     def show(self, files: dict[str, str] | None = None, **changes: object) -> None:
         """Put files on the map, or swap those that are there for newer ones; `changes` are of the question."""
         if self.question is None or self._layer is None:
@@ -133,8 +148,16 @@ class AnswerView(QObject):
         if self.question is None:
             return
         self._collect()
+        question = self.question
         self._dock.show_results(
-            Results(self._rows(), self._count(), tuple(self.question.histogram), self.question.threshold_pct)
+            Results(
+                self._rows(),
+                self._count(),
+                tuple(question.histogram),
+                question.threshold_pct,
+                Curve.read(question.calibration),
+                by_example=bool(question.include or question.exclude or not question.text),
+            )
         )
         self.show_marks()
         self._later.start()

@@ -21,7 +21,7 @@ from .answers import AnswerView
 from .asking import Asker, layer_of
 from .dock import AskDock
 from .map_tools import MapTools
-from .plan import PlanError, finest, options_of, source_of
+from .plan import PlanError, options_of, source_of
 from .runner import Runner
 from .saved import SavedQuestions
 from .saving import save_matches
@@ -156,13 +156,7 @@ class AskController(QObject):
     def _show(self, question: Question, result: dict[str, Any]) -> None:
         """Put an answer on the map and into the project, also one that is not complete yet."""
         self.answers.open(question, layer_of(question), self.saved.title(question))
-        found = self.answers.question
-        self.answers.show(
-            {kind: path for kind, path in (result.get("files") or {}).items() if path},
-            histogram=tuple(result.get("histogram") or found.histogram),
-            best_score=result.get("best_score", found.best_score),
-            gsd_m=finest(result.get("gsd_m")),
-        )
+        self.answers.take(result)
         self.saved.keep(self.answers.question)
 
     def _answer(self, question: Question, result: dict[str, Any]) -> None:

@@ -90,6 +90,8 @@ class ElidedLabel(QLabel):
         """Paint the text with an ellipsis where it ends too soon."""
         painter = QPainter(self)
         area = self.contentsRect()
+        if self.frameWidth() > 0:  # style sheets give labels a frame, and framed labels indent their text
+            area.setLeft(area.left() + self.fontMetrics().horizontalAdvance("x") // 2)
         text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, area.width())
         painter.setPen(look.scene(self)[1])
         painter.drawText(area, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), text)

@@ -10,12 +10,13 @@ from . import look
 from .histogram import Histogram
 from .model import THRESHOLD_MAX, THRESHOLD_MIN, THRESHOLD_STEP, Results, Row, snap_threshold
 from .pieces import icon_button
+from .precision import PrecisionLine
 from .results import MatchList
 from .states import count_text
 
 
 class ResultBlock(QWidget):
-    """Shows an answer; slider, number and histogram always agree."""
+    """Shows an answer; slider, number, histogram and what the number means always agree."""
 
     thresholdMoved = pyqtSignal(int)
     markToggled = pyqtSignal(bool)
@@ -42,6 +43,7 @@ class ResultBlock(QWidget):
     def show_results(self, results: Results) -> None:
         """Show a new answer."""
         self.histogram.set_counts(results.histogram)
+        self.precision.set_curve(results.curve, results.by_example)
         self.set_threshold(results.threshold_pct)
         self.list.set_rows((), keep_thumbnails=False)
         self.set_rows(results.rows, results.count)
@@ -68,7 +70,8 @@ class ResultBlock(QWidget):
             blocked = widget.blockSignals(True)
             widget.setValue(value)
             widget.blockSignals(blocked)
-        self.slider.setAccessibleDescription(f"{self._percent / 100:.2f}")
+        self.precision.set_threshold(self._percent)
+        self.slider.setAccessibleDescription(f"{self._percent / 100:.2f}. {self.precision.text()}")
         self.histogram.set_threshold(self._percent)
 
     def set_examples(self, yes: int, no: int, can_undo: bool) -> None:
@@ -106,6 +109,7 @@ class ResultBlock(QWidget):
         self.spin.setDecimals(2)
         self.spin.setKeyboardTracking(False)
         self.spin.setAccessibleName(tr("Minimum match as a number"))
+        self.precision = PrecisionLine()
         self.examples_label = QLabel()
         self.examples_label.setWordWrap(True)
         self.undo_button = icon_button("undo", tr("Undo the last mark"))
@@ -130,6 +134,7 @@ class ResultBlock(QWidget):
         threshold.setStretch(0, 0)
         threshold.setStretch(1, 1)
         rows.addLayout(threshold)
+        rows.addWidget(self.precision)
         rows.addLayout(_line(self.examples_label, self.undo_button, self.mark_button))
         rows.addWidget(self.hint)
         rows.addWidget(self.list, 1)

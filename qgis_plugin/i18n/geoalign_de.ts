@@ -59,6 +59,11 @@
         <translation>Ein Rechteck um ein Beispiel; statt des Layers oder zusätzlich.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/gui/precision.py"/>
+        <source>About {percent} of places at this limit are right</source>
+        <translation>An dieser Grenze stimmen etwa {percent} der Stellen</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/gui/states.py"/>
         <source>Add Raster Layer…</source>
         <translation>Rasterlayer hinzufügen…</translation>
@@ -354,6 +359,11 @@
         <translation>Kopieren Sie den Bericht und senden Sie ihn uns, oder benutzen Sie einen vorhandenen Suchdienst.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/gui/precision.py"/>
+        <source>Counted on {data}, where {prior} of the places were what was asked for. Rarer things are right less often.</source>
+        <translation>Ausgezählt an {data}, wo {prior} der Stellen das Gesuchte waren. Selteneres stimmt seltener.</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/processing/tileraster.py"/>
         <source>Cut an image into tiles</source>
         <translation>Ein Bild in Kacheln schneiden</translation>
@@ -507,6 +517,11 @@
         <location filename="../../qgis_plugin/processing/findsimilar.py"/>
         <source>Examples</source>
         <translation>Beispiele</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/layers/style.py"/>
+        <source>Expected precision (0–1)</source>
+        <translation>Erwartete Genauigkeit (0–1)</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/parameters.py"/>
@@ -1081,6 +1096,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/engine/trouble.py"/>
         <source>On Windows install the Microsoft Visual C++ Redistributable, then install again.</source>
         <translation>Installieren Sie unter Windows das Microsoft Visual C++ Redistributable und dann erneut.</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/gui/precision.py"/>
+        <source>Only questions in words are calibrated: with examples the match is a rank, not a probability.</source>
+        <translation>Nur Fragen in Worten sind kalibriert: Mit Beispielen ist der Treffer eine Rangfolge, keine Wahrscheinlichkeit.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/heatmaptoboxes.py"/>
@@ -1673,6 +1693,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Der Maskenlayer hat keine Polygone. Zeichnen Sie welche oder lassen Sie die Maske leer.</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/gui/precision.py"/>
+        <source>The match is a rank, not a probability</source>
+        <translation>Der Wert ist ein Rang, keine Wahrscheinlichkeit</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/layers/export.py"/>
         <source>The matches are no longer in the project: ask again</source>
         <translation>Die Treffer sind nicht mehr im Projekt: Fragen Sie erneut</translation>
@@ -1836,6 +1861,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/layers/source.py"/>
         <source>This layer is not an image</source>
         <translation>Dieser Layer ist kein Bild</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/gui/precision.py"/>
+        <source>This model is not calibrated: the match is a rank, not a probability.</source>
+        <translation>Dieses Modell ist nicht kalibriert: Der Treffer ist eine Rangfolge, keine Wahrscheinlichkeit.</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/processing/parameters.py"/>
@@ -2068,6 +2098,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <translation>Ist die Festplatte voll?</translation>
     </message>
     <message>
+        <location filename="../../qgis_plugin/gui/precision.py"/>
+        <source>labelled images</source>
+        <translation>beschrifteten Bildern</translation>
+    </message>
+    <message>
         <location filename="../../qgis_plugin/processing/landcover.py"/>
         <source>land cover,land use,classify,classification,classes,segmentation,words,water,forest,buildings</source>
         <translation>landbedeckung,landnutzung,klassifizieren,klassifikation,klassen,segmentierung,worte,wasser,wald,gebäude</translation>
@@ -2181,6 +2216,11 @@ Lassen Sie es als Stapel über viele Bilder laufen, zum Beispiel nachts. Es läs
         <location filename="../../qgis_plugin/layers/style.py"/>
         <source>{limit} weaker match</source>
         <translation>{limit} schwächerer Treffer</translation>
+    </message>
+    <message>
+        <location filename="../../qgis_plugin/words.py"/>
+        <source>{number}%</source>
+        <translation>{number} %</translation>
     </message>
     <message>
         <location filename="../../qgis_plugin/gui/search.py"/>

@@ -13,7 +13,7 @@ from qgis.core import QgsProject, QgsRasterLayer
 _SCOPE = "geoalign"
 _KEY = "questions"
 _FORMAT = 1
-_KINDS = {"area": dict, "best_score": float, "gsd_m": float}
+_KINDS = {"area": dict, "best_score": float, "gsd_m": float, "calibration": dict}
 """Types of the fields whose default does not tell."""
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class Question:
     best_score: float | None = None
     gsd_m: float | None = None
     """The finest ground resolution that the engine looked at."""
+    calibration: dict[str, Any] | None = None
+    """What the engine knows of the scores' precision, as it came."""
     revision: int = 1
     missing: tuple[str, ...] = ()
     """Roles of `files` that were not found when the project was read; never saved."""

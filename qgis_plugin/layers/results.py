@@ -27,7 +27,7 @@ from ..words import tr
 from .export import export_matches
 from .leftovers import leftovers_of
 from .matches import Match, count_rungs, open_regions, read_matches, read_outline, rung_filter, uri_of
-from .style import move_limit, style_heatmap, style_regions
+from .style import move_limit, name_columns, style_heatmap, style_regions
 
 _QUESTION = "geoalign/question"
 _IMAGE = "geoalign/image"
@@ -306,6 +306,7 @@ class AnswerGroup:
             uri = uri_of(path, self._shape, self._percent)
             layer.setDataSource(uri, layer.name(), "ogr", QgsDataProvider.ProviderOptions(), False)
             layer.setCustomProperty(_PERCENT, self._percent)
+            name_columns(layer)  # a refit has other columns: precision is known of words alone
         layer.triggerRepaint()
 
     def _reader(self, pct: int) -> QgsVectorLayer | None:

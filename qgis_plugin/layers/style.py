@@ -120,9 +120,20 @@ def style_regions(layer: QgsVectorLayer, polygons: bool = False) -> None:
     layer.setRenderer(QgsSingleSymbolRenderer(_symbol(polygons)))
     layer.setLabeling(QgsVectorLayerSimpleLabeling(_labels(polygons)))
     layer.setLabelsEnabled(True)
+    name_columns(layer)
+    layer.setDisplayExpression('concat("rank", \' · \', format_number("score", 2))')
+    tip = tr("Match {score}, {area} m²").format(
+        score='[% format_number("score", 2) %]', area='[% format_number("area_m2", 0) %]'
+    )
+    layer.setMapTipTemplate(f'<b>[% "query" %]</b><br>{tip}')
+
+
+def name_columns(layer: QgsVectorLayer) -> None:
+    """Give columns that have no name in words one; those that the user gave stay."""
     aliases = {
         "query": tr("Question"),
         "score": tr("Match (0–1)"),
+        "precision": tr("Expected precision (0–1)"),
         "rank": tr("Rank"),
         "area_m2": tr("Area (m²)"),
         "gsd_m": tr("Ground resolution (m/px)"),
@@ -131,13 +142,8 @@ def style_regions(layer: QgsVectorLayer, polygons: bool = False) -> None:
     }
     for name, alias in aliases.items():
         index = layer.fields().lookupField(name)
-        if index >= 0:
+        if index >= 0 and not layer.attributeAlias(index):
             layer.setFieldAlias(index, alias)
-    layer.setDisplayExpression('concat("rank", \' · \', format_number("score", 2))')
-    tip = tr("Match {score}, {area} m²").format(
-        score='[% format_number("score", 2) %]', area='[% format_number("area_m2", 0) %]'
-    )
-    layer.setMapTipTemplate(f'<b>[% "query" %]</b><br>{tip}')
 
 
 def _ramp() -> QgsGradientColorRamp:

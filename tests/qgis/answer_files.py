@@ -69,15 +69,19 @@ def heat(size: int = 250) -> np.ndarray:
 def write_answer(
     folder: Path, stem: str, *, per_rung: int = 12, heat_px: int = 250, query: str = "trees", seed: int = 1,
     origin: tuple[float, float] = (127_500.0, 428_100.0), extent: float = 100.0, epsg: int = 28992,
+    precision: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """Write `<stem>.tif` and `<stem>.gpkg`: `per_rung` regions at 10 % and one fewer at each rung above."""
+    """Write `<stem>.tif` and `<stem>.gpkg`: `per_rung` regions at 10 % and one fewer at each rung above.
+
+    With ``precision`` they have that column, as of a calibrated model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     heatmap = write_raster(folder / f"{stem}.tif", heat(heat_px), origin=origin, pixel=extent / heat_px, epsg=epsg)
     regions = folder / f"{stem}.gpkg"
     dataset = ogr.GetDriverByName("GPKG").CreateDataSource(str(regions))
     for table in ("boxes", "polygons"):
         layer = dataset.CreateLayer(table, crs_of(epsg), ogr.wkbPolygon)
-        for name, kind in FIELDS:
+        for name, kind in (*FIELDS, ("precision", ogr.OFTReal))[: None if precision else -1]:
             layer.CreateField(ogr.FieldDefn(name, kind))
         layer.StartTransaction()
         numbers = random.Random(seed)
@@ -100,6 +104,8 @@ def _add(layer, numbers, row, origin, extent) -> None:
         (name for name, _ in FIELDS), (query, score, rank, side * side, 0.4, "clip", rung), strict=True
     ):
         feature.SetField(name, value)
+    if feature.GetFieldIndex("precision") >= 0:
+        feature.SetField("precision", score / 2)
     ring = f"{x} {y},{x + side} {y},{x + side} {y + side},{x} {y + side},{x} {y}"
     feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({ring}))"))
     layer.CreateFeature(feature)
