@@ -89,6 +89,15 @@ def decode(payload: bytes, where: str) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
+def resize(image: NDArray[np.uint8], width_px: int, height_px: int) -> NDArray[np.uint8]:
+    """Resize a uint8 RGB image (H, W, 3), bicubic with antialiasing."""
+    from PIL import Image
+
+    if image.shape[:2] == (height_px, width_px):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BICUBIC))
+
+
 def picture_size(payload: bytes, where: str) -> tuple[int, int]:
     """Return width and height in pixels from a picture's header.
 

@@ -1,0 +1,1 @@
+"""Evaluation: every protocol of the three systems, one command."""

@@ -1,0 +1,1 @@
+"""Readers of data sets for evaluation, one per layout."""

@@ -1,0 +1,56 @@
+"""The shape of a task: options in, a result out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from geoalign_core.models.encoder import TorchEncoder
+    from tiling.progress import CancelToken, Progress
+    from training.evaluation.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a task needs."""
+
+    data: Path
+    """The data set's folder or file."""
+    protocol: str
+    """Id; each task knows its own."""
+    encoder: Callable[[], TorchEncoder]
+    """Loads the model when first called, and gives the same one after that."""
+    cache: Path
+    """Folder for embeddings."""
+    progress: Progress
+    cancel: CancelToken
+    split: str | None = None
+    limit: int | None = None
+    """Look at so many items only, spread evenly; the result says so."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The task's own options as given on the command line, checked by the task (unknown ones are refused by name)."""
+    trust_pickle: bool = False
+
+
+class Task(Protocol):
+    """One module of :mod:`training.evaluation.tasks` has ``TASK``, such an object."""
+
+    name: str
+    """As on the command line."""
+    title: str
+    protocols: tuple[str, ...]
+    """Ids, the default first."""
+    settings: Mapping[str, str]
+    """Own options: name → one line of help with the default."""
+
+    def run(self, job: Job) -> Result:
+        """Measure.
+
+        Raises:
+            GeoAlignError: The data is missing, damaged or of another layout.
+        """
+        ...
