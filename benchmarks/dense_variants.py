@@ -35,7 +35,8 @@ from geoalign_core.models.dense import MODES, find_variant, last_block, with_cla
 from geoalign_core.models.vit import VisionTransformer
 from tiling.errors import GeoAlignError
 from tiling.files import atomic_file
-from training.embedded.data import decode, read_aircraft, read_vehicles, recording_of, resize
+from training.data.images import resize
+from training.embedded.data import decode, read_aircraft, read_vehicles, recording_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

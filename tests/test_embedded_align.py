@@ -22,10 +22,11 @@ from training.embedded.data import (
     read_vehicles,
     recording_of,
 )
-from training.embedded.figures import dense_figures, retrieval
+from training.embedded.evaluate import recalls_both_ways
 from training.embedded.phrases import BOX_PHRASES, LEXICON, UNSEEN_PHRASES, label_images
 from training.embedded.recipe import HeadRecipe
-from training.embedded.samples import aircraft_set, patch_labels, pool_set, vehicle_set
+from training.embedded.samples import aircraft_set, pool_set, vehicle_set
+from training.evaluation.metrics.pointing import patch_figures
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +87,12 @@ def test_it_learns_captions_and_boxes(config):
     head, captions, boxes, _ = train(config, epochs=30)
     with torch.inference_mode():
         images, texts = head.images(captions.pooled).numpy(), head.texts(captions.sentences).numpy()
-        found = retrieval(images, texts, captions.text_of)
+        image_to_text, _ = recalls_both_ways(images, texts, captions.text_of)
         part = boxes["aircraft"]
         dense = head.dense(part.patches.float(), part.window[part.sample].float())
         cosine = dense @ PhraseBook(config, fake_sentences).vectors(head, ["airplane"])[0]
-    assert found.image_to_text[0] == 100.0
-    figures = dense_figures(
+    assert image_to_text[1] == 100.0
+    figures = patch_figures(
         [cosine.numpy()[:, None]], [(torch.arange(200) < 50).to(torch.int8).numpy()[:, None]], ["a"]
     )
     assert figures.average_precision > 0.95
@@ -111,13 +112,6 @@ def test_the_dense_reading_is_the_encoder_s(config):
         flat = torch.from_numpy(patches).flatten(2).transpose(1, 2)
         got = head.dense(flat, torch.from_numpy(window)[:, None]).transpose(1, 2).reshape(2, -1, 3, 3).numpy()
     assert np.allclose(got, readout.joint(RawFeatures(patches, window)), atol=1e-5)
-
-
-def test_patch_labels_mark_centres_rims_and_outside():
-    labels = patch_labels(np.array([[10.0, 10.0, 34.0, 20.0]]), 3, 4)
-    assert labels.tolist() == [[-1, -1, -1, 0], [-1, -1, -1, 0], [0, 0, 0, 0]]
-    labels = patch_labels(np.array([[0.0, 0.0, 28.0, 28.0], [7.0, 7.0, 8.0, 8.0]]), 2, 3)
-    assert labels.tolist() == [[1, 1, 0], [1, 1, 0]]
 
 
 def test_unseen_words_are_not_learnt_from_boxes():

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from geoalign_core.models.registry import WEIGHTS_DIR
+from tiling.clikit import run_cli
+from tiling.progress import silent
 from training.cli import main
 from training.embedded.card import BEGIN, END, CardError, read_card, render_figures, update_card
-from training.embedded.figures import dense_figures, retrieval, top1, yes_no
+from training.embedded.evaluate import recalls_both_ways
+from training.embedded.held_out import export_boxes
+from training.evaluation.command import main as eval_main
+from training.evaluation.metrics.classification import classify
+from training.evaluation.metrics.pointing import patch_figures
+from training.evaluation.metrics.presence import answers, best_share
 
 CARD = "docs/model-card-geoalign-s.md"
 
@@ -22,27 +32,27 @@ def unit(rng, *shape):
 def test_retrieval_counts_by_hand():
     images = np.eye(3, dtype=np.float32)
     texts = np.array([[0.9, 0.1, 0], [0.5, 0.6, 0], [0, 0, 1], [0.8, 0, 0.1]], np.float32)
-    found = retrieval(images, texts, [(1,), (1, 0), (2,)])
-    assert found.image_to_text[0] == pytest.approx(100 * 2 / 3)
-    assert found.text_to_image[0] == pytest.approx(100 * 2 / 4)
-    assert found.image_to_text[1] == found.text_to_image[1] == 100.0
+    image_to_text, text_to_image = recalls_both_ways(images, texts, [(1,), (1, 0), (2,)])
+    assert image_to_text[1] == pytest.approx(100 * 2 / 3)
+    assert text_to_image[1] == pytest.approx(100 * 2 / 4)
+    assert image_to_text[5] == text_to_image[5] == 100.0
 
 
 def test_figures_of_a_perfect_and_a_useless_score():
     rng = np.random.default_rng(0)
     labels = (rng.random((4, 8, 8)) < 0.2).astype(np.int8)
-    perfect = dense_figures([np.where(label == 1, 3.0, -3.0) for label in labels], list(labels), list("aabb"))
+    perfect = patch_figures([np.where(label == 1, 3.0, -3.0) for label in labels], list(labels), list("aabb"))
     assert perfect.average_precision == perfect.roc_auc == perfect.f1_at_half == 1.0
     assert (perfect.pointing_hits, perfect.pointing_scenes) == (2, 2)
-    rims = dense_figures([np.array([[3.0, 2.0, -3.0]])], [np.array([[-1, 1, 0]], np.int8)], ["a"])
-    assert (rims.average_precision, rims.average_precision_without_rims) == (0.5, 1.0)
-    useless = dense_figures([rng.standard_normal((8, 8)) for _ in labels], list(labels), list("abcd"))
+    useless = patch_figures([rng.standard_normal((8, 8)) for _ in labels], list(labels), list("abcd"))
     assert useless.average_precision < 0.5
     assert useless.base_rate == pytest.approx(labels.mean())
-    answers = yes_no(np.array([2.0, 1.0, -1.0, 0.5], np.float32), np.array([True, True, False, False]))
-    assert answers.f1_at_half == pytest.approx(0.8)
-    assert answers.f1_best == 1.0
-    assert top1(np.eye(3, dtype="f"), np.eye(3, dtype="f"), np.array([0, 1, 1])) == pytest.approx(200 / 3)
+    found = answers(np.array([2.0, 1.0, -1.0, 0.5], np.float32), np.array([True, True, False, False]))
+    assert found.f1_at_half == pytest.approx(0.8)
+    assert (found.f1_best, found.positives, found.negatives) == (1.0, 2, 2)
+    assert best_share(np.array([[1.0, 4, 2, 3, -9, 0, 0, 0]], np.float32), 0.25).tolist() == [3.5]
+    assert best_share(np.array([[1.0, 4]], np.float32), 0.25).tolist() == [4.0]
+    assert classify(np.eye(3, dtype="f"), np.array([0, 1, 1])).accuracy() == pytest.approx(200 / 3)
 
 
 def test_a_card_is_updated_between_its_marks(tmp_path, request):
@@ -81,23 +91,27 @@ def test_the_card_is_about_the_packaged_model_and_keeps_the_floors(request):
 
 @pytest.mark.data
 @pytest.mark.model
-def test_the_card_s_figures_come_out_again(data_dir, tmp_path, request):
-    from tiling.progress import silent
-    from training.embedded.evaluate import dense_set_figures, held_out_sets
-    from training.embedded.package import PACKAGE, load_model
+def test_a_row_of_the_card_is_what_geoalign_eval_prints(data_dir, tmp_path, capsys, request):
+    """The smallest row, by its command: mosaics of pools with cells of 28 px."""
+    from training.embedded.samples import pool_set
 
-    figures, encoder = read_card(request.config.rootpath / CARD), load_model(PACKAGE)
-    sets = held_out_sets(data_dir, encoder.config.dense.window_px)
-    for name in ("pools 56 px", "vehicles 0.3 m"):
-        kind, dense = sets[name]
-        for word, item in dense_set_figures(encoder, kind, dense, tmp_path, silent).items():
-            assert item["average_precision"] == pytest.approx(figures[name][word]["average_precision"], abs=0.003)
-            assert item["f1_at_half"] == pytest.approx(figures[name][word]["f1_at_half"], abs=0.01)
+    row, measurement = "pools 28 px", "pools-28px"
+    figures = read_card(request.config.rootpath / CARD)
+    folder = tmp_path / measurement
+    export_boxes(pool_set(data_dir, held_out=True, cell_px=28), "pool", folder, silent)
+    line = next(line for line in render_figures(figures).splitlines() if f"--data HELD_OUT/{measurement} " in line)
+    name, *words = shlex.split(line.replace(f"HELD_OUT/{measurement}", str(folder)))
+    assert name == "geoalign-eval"
+    assert run_cli(eval_main, [*words, "--device", "cpu", "--cache", str(tmp_path / "cache")]) == 0
+    printed = capsys.readouterr().out
+    for word, item in figures[row].items():
+        (value,) = re.findall(rf"^  AP {word} +([0-9.]+)", printed, flags=re.MULTILINE)
+        assert float(value) == pytest.approx(item["average_precision"], abs=0.003)
 
 
 def test_help_and_errors_on_the_command_line(tmp_path):
     runner = CliRunner()
-    for command in ("align", "evaluate", "towers", "card"):
+    for command in ("align", "evaluate", "towers", "card", "held-out"):
         result = runner.invoke(main, [command, "--help"])
         assert result.exit_code == 0
     result = runner.invoke(

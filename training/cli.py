@@ -104,13 +104,25 @@ def align(
     click.echo(str(head))
 
 
+@main.command("held-out")
+@_DATA
+@click.option("-o", "--out", type=_FOLDER, required=True, help="Folder to write, outside of any repository.")
+def held_out(data: Path, out: Path) -> None:
+    """Write the held-out data as folders for geoalign-eval, with the suite of the model card."""
+    from training.embedded.held_out import export_held_out
+
+    with tqdm_progress() as progress:
+        path = export_held_out(data, out, progress)
+    click.echo(str(path))
+
+
 @main.command()
 @_DATA
 @_WORK
 @_MODEL
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def evaluate(data: Path, work: Path | None, model: Path | None, as_json: bool) -> None:
-    """Recompute every figure of the model card on the held-out data."""
+    """Measure a model by the suite of its card on the held-out data and print the tables."""
     from training.embedded.card import render_figures
     from training.embedded.run import evaluate_model
 
@@ -125,7 +137,7 @@ def evaluate(data: Path, work: Path | None, model: Path | None, as_json: bool) -
 @_MODEL
 @click.argument("card_path", type=click.Path(dir_okay=False, path_type=Path))
 def card(data: Path, work: Path | None, model: Path | None, card_path: Path) -> None:
-    """Recompute the figures and put them into the model card CARD_PATH."""
+    """Put the figures into the model card CARD_PATH; what is not measured yet is measured."""
     from training.embedded.card import update_card
     from training.embedded.run import evaluate_model
 

@@ -17,9 +17,9 @@ from training.embedded.ablation_regions import CATEGORIES, DISTRACTORS, RULES, r
 from training.embedded.ablation_windows import crop_set, held_out_windows, read_objects, training_windows
 from training.embedded.corpus import gather_captions, gather_held_out
 from training.embedded.data import read_aircraft, read_captions, read_vehicles
-from training.embedded.evaluate import SCENE_NAMES
 from training.embedded.features import cache_features
 from training.embedded.samples import PATCH_PX
+from training.embedded.words import scene_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -322,7 +322,7 @@ def _prompts(config: ModelConfig, towers: Towers, scenes: Sequence[str]) -> Prom
         return torch.from_numpy(towers.sentences(texts)).reshape(len(words), len(templates), -1)
 
     return Prompts(
-        scenes=templated([SCENE_NAMES.get(name, f"a {name.lower()}") for name in scenes]),
+        scenes=templated([scene_name(name) for name in scenes]),
         categories=templated([*CATEGORIES, *DISTRACTORS]),
         contrast=torch.from_numpy(towers.sentences(list(config.prompts.contrast))),
     )

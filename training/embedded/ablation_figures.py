@@ -11,8 +11,10 @@ import torch
 
 from training.embedded.ablation import ragged
 from training.embedded.ablation_regions import CATEGORIES, RULES
-from training.embedded.figures import dense_figures, retrieval, top1
+from training.embedded.evaluate import recalls_both_ways
 from training.embedded.objectives import log_odds
+from training.evaluation.metrics.classification import classify
+from training.evaluation.metrics.pointing import patch_figures
 from training.losses.regions import collapse
 
 if TYPE_CHECKING:
@@ -78,14 +80,15 @@ def caption_figures(model: AblationModel, material: Material) -> dict[str, float
     texts = model.head.texts(material.sentences[distinct]).numpy()
     starts = held_out.start.tolist()
     text_of = [own[start:end].tolist() for start, end in pairwise(starts)]
-    found = retrieval(images, texts, text_of)
     scenes = model.head.templated(material.prompts.scenes).numpy()
     figures = {
         f"{way}_r{rank}": value
-        for way in ("image_to_text", "text_to_image")
-        for rank, value in zip((1, 5, 10), getattr(found, way), strict=True)
+        for way, found in zip(
+            ("image_to_text", "text_to_image"), recalls_both_ways(images, texts, text_of), strict=True
+        )
+        for rank, value in found.items()
     }
-    return figures | {"scene_top1": top1(images, scenes, held_out.scene.numpy())}
+    return figures | {"scene_top1": classify(images @ scenes.T, held_out.scene.numpy()).accuracy()}
 
 
 def _pooled(model: AblationModel, images: Images) -> Iterator[torch.Tensor]:
@@ -151,7 +154,7 @@ def dense_set_figures(
     )
     odds = torch.cat([log_odds(part, phrase, contrast, logit_scale)[:, 0] for part in vectors])
     ends = dense.sample.bincount(minlength=len(dense.window)).cumsum(0)[:-1]
-    figures = dense_figures(
+    figures = patch_figures(
         [part[None].numpy() for part in odds.tensor_split(ends)],
         [part[None].numpy() for part in dense.label.tensor_split(ends)],
         [str(group) for group in dense.group.tolist()],

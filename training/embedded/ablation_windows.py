@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.data.images import resize
 from training.embedded.ablation_regions import Box, Placed, colour_word, place, size_word
 from training.embedded.corpus import training_sets
-from training.embedded.data import decode, read_aircraft, read_chips, read_vehicles, resize
+from training.embedded.data import decode, read_aircraft, read_chips, read_vehicles
 from training.embedded.evaluate import held_out_sets
 from training.embedded.features import SampleSet
 from training.embedded.samples import AIRCRAFT_GSD_M, CAR_GSDS_M, PATCH_PX

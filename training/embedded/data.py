@@ -133,15 +133,6 @@ def decode(payload: bytes) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def resize(image: NDArray[np.uint8], width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Resize a uint8 RGB image (H, W, 3), bicubic with antialiasing."""
-    from PIL import Image
-
-    if image.shape[:2] == (height_px, width_px):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width_px, height_px), Image.Resampling.BICUBIC))
-
-
 def read_boxes(folder: Path, *, held_out: Sequence[str] | None = None) -> list[BoxedImage]:
     """Read a COCO file ``annotations.coco.json`` and its images' paths, sorted by file name.
 

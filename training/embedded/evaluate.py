@@ -1,4 +1,7 @@
-"""The figures of the model card, recomputed from packaged files on the held-out side of ``geoalign-val-1``."""
+"""The figures of the model card for a head that is still in memory, on the cached features of the held-out side.
+
+A packaged model is measured by ``geoalign-eval`` (:mod:`training.embedded.held_out`); the metrics are the same.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,15 @@ from geoalign_core.models.encoder import RawFeatures
 from training.embedded.corpus import gather_held_out
 from training.embedded.data import PROTOCOL
 from training.embedded.features import cache_features
-from training.embedded.figures import dense_figures, retrieval, top1, yes_no
+from training.embedded.held_out import WIDE_PX
 from training.embedded.samples import CAR_GSDS_M, POOL_CELLS_PX, aircraft_set, pool_set, vehicle_set
+from training.embedded.words import DENSE_WORDS, SCENE_QUESTIONS, SEVEN, TWENTY, scene_name
+from training.evaluation.metrics.classification import classify
+from training.evaluation.metrics.pointing import patch_figures
+from training.evaluation.metrics.presence import answers, best_share
+from training.evaluation.metrics.retrieval import recalls
+from training.evaluation.protocols import PROTOCOLS
+from training.evaluation.ranking import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,46 +37,7 @@ if TYPE_CHECKING:
     from training.embedded.corpus import Captions
     from training.embedded.samples import DenseSet
 
-SCENE_NAMES = {
-    "BareLand": "bare land", "BaseballField": "a baseball field", "Center": "a central building",
-    "DenseResidential": "a dense residential area", "MediumResidential": "a medium residential area",
-    "SparseResidential": "a sparse residential area", "RailwayStation": "a railway station",
-    "StorageTanks": "storage tanks", "Parking": "a parking lot", "Port": "a port with boats",
-    "Commercial": "a commercial area", "Industrial": "an industrial area", "Farmland": "farmland",
-    "Meadow": "a meadow", "Desert": "a desert",
-}  # fmt: skip
-"""Scene names that are not simply "a" and the class's name in lower case."""
-
-SEVEN = {
-    "Meadow": "grassland", "Farmland": "crop fields", "Industrial": "factories", "River": "a river or lake",
-    "Pond": "a river or lake", "Forest": "woodland", "DenseResidential": "housing", "MediumResidential": "housing",
-    "Parking": "a car park",
-}  # fmt: skip
-"""Scenes by the seven classes of RSSCN7 (grass, field, industry, river or lake, forest, housing, car park)."""
-TWENTY = {
-    "Airport": "aerodrome", "Beach": "seashore", "Desert": "dunes", "Port": "marina", "Forest": "woodland",
-    "Farmland": "agriculture", "Stadium": "sports arena", "RailwayStation": "train depot",
-    "StorageTanks": "oil reservoirs", "BaseballField": "diamond for ball games", "Church": "cathedral",
-    "River": "stream", "Mountain": "hills", "Parking": "car park", "School": "campus", "Viaduct": "flyover",
-    "Meadow": "grassland", "Industrial": "factories", "DenseResidential": "crowded housing", "Pond": "reservoir",
-}  # fmt: skip
-"""Scenes by words that their captions hardly use: does the model know more than its captions say?"""
-
-DENSE_WORDS = {
-    "aircraft": ("airplane", "plane", "jetliner"), "vehicle": ("car", "sedan", "autos"),
-    "pool": ("swimming pool", "outdoor pool", "lido"),
-}  # fmt: skip
-SCENE_QUESTIONS = {
-    "forest": ("Forest",), "parking lot": ("Parking",), "river": ("River",), "bridge": ("Bridge", "Viaduct"),
-    "farmland": ("Farmland",), "storage tanks": ("StorageTanks",), "beach": ("Beach",), "stadium": ("Stadium",),
-    "desert": ("Desert",), "pond": ("Pond",), "houses": ("DenseResidential", "MediumResidential", "SparseResidential"),
-    "boats": ("Port",), "railway": ("RailwayStation",), "baseball field": ("BaseballField",),
-}  # fmt: skip
-"""Questions whose answer a scene class gives; other classes may hold the thing too, which lowers the figures."""
-
-WIDE_PX = 518
-"""Side of the windows that the towers were pretrained on last; aircraft are read in these, too."""
-_TOP_SHARE = 0.25
+_TOP_SHARE: float = PROTOCOLS["presence-quarter"].numbers["share"]
 
 
 class Evaluator:
@@ -94,7 +65,7 @@ class Evaluator:
 
 def scene_prompts(encoder: EmbeddedEncoder, classes: Sequence[str]) -> NDArray[np.float32]:
     """Return (M, D) vectors of scene classes, averaged over the model's templates."""
-    phrases = [SCENE_NAMES.get(name, f"a {name.lower()}") for name in classes]
+    phrases = [scene_name(name) for name in classes]
     return encode_queries(encoder, phrases).vectors[: len(phrases)]
 
 
@@ -102,25 +73,48 @@ def caption_figures(encoder: EmbeddedEncoder, captions: Captions) -> dict[str, A
     """Return retrieval and scene-name figures of held-out images."""
     images = encoder.image_from_pooled(captions.pooled.numpy())
     texts = encoder.text_from_sentences(captions.sentences.numpy())
-    found = retrieval(images, texts, captions.text_of)
+    image_to_text, text_to_image = recalls_both_ways(images, texts, captions.text_of)
     classes = sorted({image.scene for image in captions.images})
     labels = np.array([classes.index(image.scene) for image in captions.images])
     return {
         "images": len(captions.images), "distinct_captions": len(captions.texts),
-        "image_to_text_recall_1_5_10": found.image_to_text, "text_to_image_recall_1_5_10": found.text_to_image,
-        "scene_name_top1": top1(images, scene_prompts(encoder, classes), labels), "scene_classes": len(classes),
+        "image_to_text_recall_1_5_10": tuple(image_to_text.values()),
+        "text_to_image_recall_1_5_10": tuple(text_to_image.values()),
+        "scene_name_top1": classify(images @ scene_prompts(encoder, classes).T, labels).accuracy(),
+        "scene_classes": len(classes),
         "seven_other_words_top1": other_words_figure(encoder, captions, SEVEN),
         "twenty_other_words_top1": other_words_figure(encoder, captions, TWENTY),
     }  # fmt: skip
 
 
+def recalls_both_ways(
+    images: NDArray[np.float32], texts: NDArray[np.float32], text_of: Sequence[Sequence[int]]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return R@1, 5 and 10 in per cent by rank, image to text and text to image, as the protocol ``retrieval-own``.
+
+    Args:
+        images: (N, D) L2-normalised.
+        texts: (T, D) distinct captions, L2-normalised.
+        text_of: Per image, the numbers of its captions, each of which asks for this image only.
+    """
+    asking = np.concatenate([np.asarray(own, np.int64) for own in text_of])
+    image_of = [(image,) for image, own in enumerate(text_of) for _ in own]
+    return (
+        recalls(ranks(images, texts, text_of, ties="optimistic")),
+        recalls(ranks(texts[asking], images, image_of, ties="optimistic")),
+    )
+
+
 def other_words_figure(encoder: EmbeddedEncoder, captions: Captions, words: Mapping[str, str]) -> float:
-    """Return the percentage of the images of some scenes that are told apart by other words than the scenes' names."""
+    """Return the percentage of the images of some scenes that are told apart by other words than the scenes' names.
+
+    Candidates are the words of the scenes that are there.
+    """
     chosen = np.array([image.scene in words for image in captions.images])
-    names = sorted(set(words.values()))
+    names = sorted({words[image.scene] for image in captions.images if image.scene in words})
     labels = np.array([names.index(words[image.scene]) for image in captions.images if image.scene in words])
     vectors = encode_queries(encoder, names).vectors[: len(names)]
-    return top1(encoder.image_from_pooled(captions.pooled.numpy()[chosen]), vectors, labels)
+    return classify(encoder.image_from_pooled(captions.pooled.numpy()[chosen]) @ vectors.T, labels).accuracy()
 
 
 def scene_question_figures(encoder: EmbeddedEncoder, captions: Captions) -> dict[str, Any]:
@@ -133,11 +127,12 @@ def scene_question_figures(encoder: EmbeddedEncoder, captions: Captions) -> dict
         part = captions.patches[start : start + 64].numpy().astype(np.float32)
         grids = part.transpose(0, 2, 1).reshape(len(part), -1, side, side)
         odds = evaluator.odds(grids, captions.window[start : start + 64].numpy())
-        flat = np.sort(odds.reshape(len(words), len(part), -1), axis=2)
-        pooled.append(flat[:, :, -int(_TOP_SHARE * flat.shape[2]) :].mean(axis=2))
+        pooled.append(best_share(odds.reshape(len(words), len(part), -1), _TOP_SHARE))
     values = np.concatenate(pooled, axis=1)
     scenes = np.array([image.scene for image in captions.images])
-    return {word: asdict(yes_no(values[row], np.isin(scenes, SCENE_QUESTIONS[word]))) for row, word in enumerate(words)}
+    return {
+        word: asdict(answers(values[row], np.isin(scenes, SCENE_QUESTIONS[word]))) for row, word in enumerate(words)
+    }
 
 
 def held_out_sets(data: Path, window_px: int) -> dict[str, tuple[str, DenseSet]]:
@@ -164,10 +159,13 @@ def dense_set_figures(
         evaluator.odds(grid[None].astype(np.float32), window[None].astype(np.float32))[:, 0]
         for grid, window in zip(cached.patches, cached.window, strict=True)
     ]
-    return {
-        word: asdict(dense_figures([item[row] for item in odds], dense.labels, dense.groups))
-        for row, word in enumerate(words)
-    }
+    return {word: _patch_record([item[row] for item in odds], dense) for row, word in enumerate(words)}
+
+
+def _patch_record(odds: list[NDArray[np.float32]], dense: DenseSet) -> dict[str, Any]:
+    clear = patch_figures(odds, dense.labels, dense.groups, rim="ignore")
+    figures = asdict(patch_figures(odds, dense.labels, dense.groups))
+    return figures | {"average_precision_without_rims": clear.average_precision}
 
 
 def evaluate(encoder: EmbeddedEncoder, data: Path, work: Path, progress: Progress) -> dict[str, Any]:

@@ -10,17 +10,19 @@ import torch
 
 from geoalign_core.models.embedded import TOWERS_NAME, Towers
 from geoalign_core.models.registry import sha256_of
+from tiling.progress import CancelToken
 from training.embedded.align import PhraseBook, train_head
-from training.embedded.as_asked import aircraft_as_asked
+from training.embedded.card import CardError, read_figures
 from training.embedded.changes import TunedTowers
 from training.embedded.corpus import gather_boxes, gather_captions, training_sets
 from training.embedded.data import PROTOCOL, read_captions
-from training.embedded.evaluate import DENSE_WORDS, evaluate
+from training.embedded.held_out import SUITE, export_held_out, raw_digest, write_suite
 from training.embedded.material import gather_material
 from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
 from training.embedded.towers import DINO, MINILM, build_towers
 from training.embedded.tune import tune
 from training.embedded.tune_state import TuneState, loss_table
+from training.evaluation.suite import read_suite, run_suite
 from training.recipe_file import to_dict
 
 if TYPE_CHECKING:
@@ -107,23 +109,33 @@ def _tune_towers(
 
 
 def evaluate_model(data: Path, *, work: Path, model: Path | None, progress: Progress) -> dict[str, Any]:
-    """Recompute the figures of a model folder.
+    """Measure a model folder by the suite of the card; what was measured before on this data is kept.
 
     Args:
         data: Folder of the training data.
-        work: Folder of the feature cache.
+        work: Folder of the held-out side as ``geoalign-eval`` reads it, of results and of embeddings.
         model: Model folder; None takes the packaged model.
         progress: Told about every stage.
 
     Raises:
         DataError: The data is missing or not as expected.
         ModelError: The model cannot be loaded.
+        CardError: A measurement failed.
     """
-    model = model or PACKAGE
-    encoder = load_model(model)
-    figures = evaluate(encoder, data, work, progress)
-    figures["aircraft 0.5 m, as asked"] = aircraft_as_asked(encoder, DENSE_WORDS["aircraft"], data, work, progress)
-    return figures
+    encoder = load_model(model or PACKAGE)
+    held_out = work / f"held-out-{raw_digest(data)[:12]}"
+    if (held_out / SUITE).exists():
+        write_suite(held_out)  # the folders are as they were, the questions may be others
+    else:
+        export_held_out(data, held_out, progress)
+    results = work / "results" / f"{held_out.name}-{encoder.key[:16]}"
+    for item in run_suite(
+        read_suite(held_out / SUITE), lambda: encoder, results, cache=work / "evaluation", progress=progress,
+        cancel=CancelToken(),
+    ):  # fmt: skip
+        if item.error:
+            raise CardError("a measurement failed", measured=f"{item.measurement.name}: {item.error}")
+    return read_figures(results)
 
 
 def _digest_of(recipe: EmbeddedRecipe, towers: Towers, material: Material, head: Head) -> str:

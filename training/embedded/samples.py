@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.embedded.data import caption_tars, decode, index_tars, read_aircraft, read_chips, read_vehicles, resize
+from training.data.images import resize
+from training.embedded.data import caption_tars, decode, index_tars, read_aircraft, read_chips, read_vehicles
 from training.embedded.features import SampleSet
+from training.evaluation.metrics.pointing import patch_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,9 +36,11 @@ _POOL_SIDE = 224
 
 @dataclass(frozen=True, slots=True)
 class DenseSet:
-    """Samples with patch labels."""
+    """Samples with boxes and the labels that these give the patches."""
 
     samples: SampleSet
+    boxes_xyxy_px: tuple[NDArray[np.float64], ...]
+    """N arrays (M, 4) in the sample's pixels; they may leave it."""
     labels: tuple[NDArray[np.int8], ...]
     """N grids (h, w) of -1, 0, 1"""
     groups: tuple[str, ...]
@@ -76,27 +80,13 @@ def aid_view_set(images: Sequence[CaptionedImage], data: Path, *, seed: int = 7)
     return SampleSet("aid-view-224", whole.keys, load)
 
 
-def patch_labels(boxes_xyxy_px: NDArray[np.float64], rows: int, cols: int) -> NDArray[np.int8]:
-    """Label the patches of a window.
-
-    Args:
-        boxes_xyxy_px: (N, 4) boxes in the window's pixels; parts outside the window do not matter.
-        rows: Patches down.
-        cols: Patches across.
-
-    Returns:
-        (rows, cols): 1 centre in a box, 0 touched by none, -1 touched but centre outside.
-    """
-    top = np.arange(rows)[:, None] * PATCH_PX
-    left = np.arange(cols)[None, :] * PATCH_PX
-    labels = np.zeros((rows, cols), np.int8)
-    for x0, y0, x1, y1 in boxes_xyxy_px:
-        touched = (top < y1) & (top + PATCH_PX > y0) & (left < x1) & (left + PATCH_PX > x0)
-        centre_y, centre_x = top + PATCH_PX / 2, left + PATCH_PX / 2
-        inside = (centre_y >= y0) & (centre_y < y1) & (centre_x >= x0) & (centre_x < x1)
-        labels[inside] = 1
-        labels[touched & ~inside & (labels == 0)] = -1
-    return labels
+def _dense_set(
+    samples: SampleSet, boxes_xyxy_px: Sequence[NDArray[np.float64]], sides_px: Sequence[int], groups: Sequence[str]
+) -> DenseSet:
+    """Label the patches of square samples by their boxes."""
+    grids = [side // PATCH_PX for side in sides_px]
+    labels = [patch_labels(boxes, grid, grid, PATCH_PX) for boxes, grid in zip(boxes_xyxy_px, grids, strict=True)]
+    return DenseSet(samples, tuple(boxes_xyxy_px), tuple(labels), tuple(groups))
 
 
 @cache
@@ -146,12 +136,10 @@ def aircraft_set(
             yield _scene(scene.path, side, side)[y : y + window_px, x : x + window_px]
         _scene.cache_clear()
 
-    grid = window_px // PATCH_PX
-    labels = tuple(
-        patch_labels(scene.boxes_xyxy_px * factor - [x, y, x, y], grid, grid) for scene, x, y in spans.values()
-    )
+    boxes = [scene.boxes_xyxy_px * factor - [x, y, x, y] for scene, x, y in spans.values()]
+    groups = [scene.path.name for scene, _, _ in spans.values()]
     name = f"aircraft-{'val' if held_out else 'train'}-{gsd_m:g}m-{window_px}px"
-    return DenseSet(SampleSet(name, tuple(spans), load), labels, tuple(item[0].path.name for item in spans.values()))
+    return _dense_set(SampleSet(name, tuple(spans), load), boxes, [window_px] * len(boxes), groups)
 
 
 def _places(
@@ -175,26 +163,26 @@ def vehicle_set(data: Path, *, held_out: bool, gsd_m: float) -> DenseSet:
     """
     images = {item.path.name: item for item in read_vehicles(data) if item.held_out == held_out}
     sides: dict[str, int] = {}
-    labels = []
+    boxes = []
     for name, item in images.items():
         length = np.median((item.boxes_xyxy_px[:, 2:] - item.boxes_xyxy_px[:, :2]).max(axis=1))
         cells = round(640 * CAR_LENGTH_M / gsd_m / length / PATCH_PX)
         sides[name] = int(np.clip(cells, 5, 46)) * PATCH_PX
-        grid = sides[name] // PATCH_PX
-        labels.append(patch_labels(item.boxes_xyxy_px * sides[name] / 640, grid, grid))
+        boxes.append(item.boxes_xyxy_px * sides[name] / 640)
 
     def load(keys: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
         for key in keys:
             yield resize(decode(images[key].path.read_bytes()), sides[key], sides[key])
 
     name = f"vehicles-{'val' if held_out else 'train'}-{gsd_m:g}m"
-    return DenseSet(SampleSet(name, tuple(images), load), tuple(labels), tuple(images))
+    return _dense_set(SampleSet(name, tuple(images), load), boxes, list(sides.values()), list(images))
 
 
 def pool_set(data: Path, *, held_out: bool, cell_px: int, seed: int = 0) -> DenseSet:
     """Return mosaics of shuffled pool chips: 224 × 224 px of cells of ``cell_px``.
 
-    The inner half of a pool cell is labelled 1 (at 28 px: the whole cell), its rim -1, the other cells 0.
+    The box of a pool is the inner half of its cell and a pixel around, so that the inner patches are labelled 1, the
+    others of the cell -1; at 28 px it is the whole cell.
     """
     chips = [chip for chip in read_chips(data) if chip.held_out == held_out]
     order = np.random.default_rng([seed, cell_px]).permutation(len(chips))
@@ -211,12 +199,14 @@ def pool_set(data: Path, *, held_out: bool, cell_px: int, seed: int = 0) -> Dens
             rows = [np.concatenate(cells[row * side : (row + 1) * side], axis=1) for row in range(side)]
             yield np.concatenate(rows)
 
-    per_cell = cell_px // PATCH_PX
-    cell = np.full((per_cell, per_cell), -1 if per_cell > 2 else 1, np.int8)
-    cell[per_cell // 4 : per_cell - per_cell // 4, per_cell // 4 : per_cell - per_cell // 4] = 1
-    labels = []
-    for members in boards.values():
-        flags = np.array([chip.pool for chip in members], np.int8).reshape(side, side)
-        labels.append(np.kron(flags, cell))
+    rim = 0 if cell_px < 3 * PATCH_PX else cell_px // PATCH_PX // 4 * PATCH_PX - 1
+    inner = np.array([rim, rim, cell_px - rim, cell_px - rim], np.float64)
+    boxes = [
+        np.array([
+            inner + np.tile([place % side, place // side], 2) * cell_px
+            for place, chip in enumerate(members) if chip.pool
+        ]).reshape(-1, 4)
+        for members in boards.values()
+    ]  # fmt: skip
     name = f"pools-{'val' if held_out else 'train'}-{cell_px}px"
-    return DenseSet(SampleSet(name, tuple(boards), load), tuple(labels), tuple(boards))
+    return _dense_set(SampleSet(name, tuple(boards), load), boxes, [_POOL_SIDE] * len(boards), list(boards))
