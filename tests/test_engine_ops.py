@@ -79,7 +79,7 @@ def test_ask_sends_the_heatmap_first_and_then_every_rung(asked):
     assert sum(result["histogram"]) == np.isfinite(values).sum()
     assert result["best_score"] == pytest.approx(np.nanmax(values), abs=1e-4)
     boxes, polygons = (geopandas.read_file(folder / "water.gpkg", layer=name) for name in ("boxes", "polygons"))
-    columns = ["query", "score", "rank", "area_m2", "gsd_m", "model", "min_match", "geometry"]
+    columns = ["query", "score", "precision", "rank", "area_m2", "gsd_m", "model", "min_match", "geometry"]
     assert list(boxes) == list(polygons) == columns
     counts = polygons.groupby("min_match").size()
     assert {str(rung): int(count) for rung, count in counts.items()} == {
