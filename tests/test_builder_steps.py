@@ -17,7 +17,7 @@ from tiling.clikit import run_cli
 from tiling.errors import CancelledError, OutputExistsError
 from tiling.progress import CancelToken
 from training.builder.appearance import appearance, colours_present, region_appearance
-from training.builder.captions import caption_step
+from training.builder.captions import caption_step, write_captions
 from training.builder.command import cli
 from training.builder.consistency import check
 from training.builder.describe import describe_regions
@@ -134,6 +134,16 @@ def test_phrases_of_one_picture_differ_and_are_true():
     assert [item.kind for item in check(twins)].count("ambiguous") == 2
 
 
+def test_cars_of_one_half_are_not_spread_over_the_image():
+    def caption(xs):
+        ys = np.linspace(0, 0.9, 9)
+        boxes = [Region((x, y, x + 0.04, y + 0.04), category="car") for x, y in zip(xs, ys, strict=True)]
+        return write_captions(Record(image="a", width=64, height=64, regions=tuple(boxes)), None).detailed_caption
+
+    assert "spread" not in caption([0.53, 0.75, 0.6] * 3)
+    assert "spread over the image" in caption([0.05, 0.5, 0.85] * 3)
+
+
 def test_a_stopped_step_goes_on_to_the_same_bytes(folder, tmp_path):
     cancel, seen = CancelToken(), []
 
@@ -201,6 +211,56 @@ def test_a_killed_build_by_plan_goes_on_to_the_same_bytes(folder, tmp_path):
     assert RsfgDataset([out])[0].image.startswith("1-import/images/")
 
 
+def test_import_skips_what_it_cannot_take_and_names_its_line(folder, tmp_path, capsys):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:600])
+    (folder / "2.png").unlink()
+    secret = tmp_path / "secret.png"
+    shutil.copy(folder / "4.png", secret)
+    path = folder / "records.jsonl"
+    (folder / "..a").mkdir()  # a name that begins like the way out, and is none
+    shutil.copy(folder / "4.png", folder / "..a" / "4.png")
+    strays = [{"image": name} for name in ("../secret.png", str(secret), "gone.tar!a.png", "..a/4.png")]
+    path.write_text("\n" + path.read_text() + "\n".join(map(json.dumps, strays)) + "\n", encoding="utf-8")
+    out = tmp_path / "out"
+    assert run_cli(cli, ["import", str(folder), "-o", str(out), "--copy"]) == 0
+    told = capsys.readouterr().out
+    assert "import: 9 of 14 records" in told
+    assert "2  dropped: a picture lies outside of its data set" in told
+    assert not list(out.glob("**/*secret*"))
+    reasons = {entry["image"].rpartition("/")[2]: entry["measured"] for entry in lines(out / "rejected.jsonl")}
+    expected = {"1.png": 3, "2.png": 4, "secret.png": 13, "gone.tar!a.png": 14}
+    assert reasons.keys() == expected.keys()
+    assert all(reasons[name].startswith(f"{path}:{line}: ") for name, line in expected.items())
+    assert f": {folder / '1.png'}: an image is damaged" in reasons["1.png"]
+    assert "--images" in reasons["secret.png"]
+    assert not any(".incoming" in reason or ".." in reason for reason in reasons.values())
+    assert all("import_note" not in record for record in lines(out / "records.jsonl"))
+
+
+def test_import_into_a_linked_folder_finds_the_pictures(folder, tmp_path):
+    (tmp_path / "far" / "away" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away" / "disk")
+    (tmp_path / "also").symlink_to(folder)
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:600])
+    (folder / "2.png").unlink()
+    assert run_cli(cli, ["import", str(tmp_path / "also"), "-o", str(tmp_path / "link")]) == 0
+    data = RsfgDataset([tmp_path / "link"])
+    assert len(data) == 8
+    assert data.image(0).shape == (64, 64, 3)
+    damaged, missing = (entry["measured"] for entry in lines(tmp_path / "link" / "rejected.jsonl"))
+    assert f": {folder.resolve() / '1.png'}: an image is damaged" in damaged
+    assert f": {folder.resolve() / '2.png'}: an image cannot be read" in missing
+
+
+def test_records_of_any_layout_are_named_by_their_place(folder, tmp_path):
+    images = [{"id": n, "file_name": name, "width": 64, "height": 64} for n, name in enumerate(["0.png", "no.png"])]
+    coco = {"images": images, "annotations": [], "categories": []}
+    (folder / "boxes.json").write_text(json.dumps(coco), encoding="utf-8")
+    assert run_cli(cli, ["import", str(folder / "boxes.json"), "-o", str(tmp_path / "out")]) == 0
+    (entry,) = lines(tmp_path / "out" / "rejected.jsonl")
+    assert entry["measured"].startswith(f"{folder / 'boxes.json'}: images[1]: {folder / 'no.png'}: an image cannot be")
+
+
 def test_pictures_are_linked_or_copied(folder, tmp_path):
     for place in ("copy", "link"):
         assert run_cli(cli, ["import", str(folder), "-o", str(tmp_path / place), f"--{place}"]) == 0
@@ -208,3 +268,16 @@ def test_pictures_are_linked_or_copied(folder, tmp_path):
         assert RsfgDataset([tmp_path / f"moved-{place}"]).image(0).shape == (64, 64, 3)
     links = [path.stat().st_nlink for path in (tmp_path / "link" / "images").rglob("*.png")]
     assert set(links) == {2}
+
+
+def test_options_of_a_model_are_refused_without_an_endpoint(tmp_path, capsys):
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    write_records(tmp_path, [Record(image="a.png", label="road")])
+    for name in ("caption", "negatives", "build"):
+        command = [name, str(tmp_path), "-o", str(tmp_path / name), "--model", "m", "--max-cost", "1"]
+        assert run_cli(cli, command) != 0
+        told = capsys.readouterr().err
+        assert "--endpoint" in told and "--model, --max-cost" in told and len(told.strip().splitlines()) == 1
+        assert not (tmp_path / name / "records.jsonl").exists()
+    assert run_cli(cli, ["caption", str(tmp_path), "-o", str(tmp_path / "rules")]) == 0
+    assert json.loads((tmp_path / "rules" / "report.json").read_text())["written"] == len(RsfgDataset([tmp_path]))

@@ -1,8 +1,7 @@
 """What pixels look like in words: colour names by hue, brightness, texture; measured, never guessed.
 
-Colours are named in HSV (hue in degrees; saturation and value in [0, 1]). The borders below are ours (no standard
-names colours of aerial images), set by looking at aircraft and cars; texture is the mean local standard deviation of
-the grey value.
+Texture is the mean local standard deviation of the grey value; colours are those of
+:mod:`training.builder.colours`.
 
 A box holds background too: the tarmac around an aircraft is most of its box. So a region is described by the pixels
 in its middle that differ from what surrounds it, and a colour is named only where it covers most of them and little
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.builder.colours import COLOURS, UNNAMED, colour_indices, colours_possible, tint_of
 from training.data.fingerprints import luma, reduced
 
 if TYPE_CHECKING:
@@ -23,22 +23,15 @@ if TYPE_CHECKING:
 
     from training.data.schema import Region
 
-COLOURS = ("black", "white", "gray", "red", "brown", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
-_BLACK_VALUE, _WHITE_VALUE, _BROWN_VALUE = 0.3, 0.78, 0.65
-_GRAY_SATURATION, _GRAY_CHROMA, _WHITE_SATURATION = 0.15, 0.1, 0.22
-# Shade and cheap cameras tint dark and pale things: below this difference of the channels there is no hue.
-_PINK_VALUE, _PINK_SATURATION = 0.6, 0.6
-# Upper border of each hue in degrees and its name; red closes the circle.
-_HUES = ((15.0, "red"), (42.0, "orange"), (68.0, "yellow"), (165.0, "green"), (195.0, "cyan"), (260.0, "blue"),
-         (300.0, "purple"), (345.0, "pink"), (360.0, "red"))  # fmt: skip
 _DARK, _BRIGHT = 0.28, 0.68  # mean value
 _SMOOTH, _ROUGH = 4.0, 16.0  # mean local standard deviation, grey levels of 255
 _LEAST_SHARE = 0.2
 _LEAST_PIXELS = 9
 _MIDDLE, _INNER_EDGE, _OUTER_EDGE = 0.6, 1.05, 1.5  # of the region's sides: its middle, and the ring around it
 _APART = 28.0  # grey levels by which an object's pixel differs from the median of its surroundings
-_OBJECT_SHARE, _SURE, _AROUND = 0.35, 0.6, 0.3
-_PRESENT = 0.1
+_OBJECT_SHARE, _SURE, _MOST, _MOST_SHADE, _AROUND = 0.35, 0.6, 0.4, 0.5, 0.3
+_SHADES = ("black", "gray")
+_PRESENT, _HALF = 0.1, 0.5
 _LONGEST_PX = 256
 
 
@@ -63,34 +56,6 @@ class Appearance:
         return self.colours[0][0] if self.colours and self.colours[0][1] >= _SURE else None
 
 
-def hsv(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return hue in degrees [0, 360), saturation and value in [0, 1] of RGB pixels (…, 3)."""
-    rgb = pixels.astype(np.float32) / 255
-    value, low = rgb.max(axis=-1), rgb.min(axis=-1)
-    span = value - low
-    safe = np.where(span > 0, span, 1)
-    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    hue = np.where(value == r, (g - b) / safe % 6, np.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4)) * 60
-    return np.where(span > 0, hue, 0), span / np.where(value > 0, value, 1), value
-
-
-def colour_indices(pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Name every pixel (…, 3): indices into :data:`COLOURS`."""
-    hue, saturation, value = hsv(pixels)
-    at = COLOURS.index
-    named = np.asarray([at(name) for _, name in _HUES])
-    result = named[np.searchsorted([border for border, _ in _HUES[:-1]], hue, side="right")]
-    # Dark orange and dull dark red are what people call brown: soil, roofs, dry grass. Dark or full pink is red.
-    result = np.where((result == at("orange")) & (value < _BROWN_VALUE), at("brown"), result)
-    result = np.where((result == at("red")) & (value < 0.5) & (saturation < 0.6), at("brown"), result)
-    full = (value < _PINK_VALUE) | (saturation > _PINK_SATURATION)
-    result = np.where((result == at("pink")) & full, at("red"), result)
-    pale = (saturation < _GRAY_SATURATION) | (saturation * value < _GRAY_CHROMA)
-    result = np.where(pale, at("gray"), result)
-    result = np.where((saturation < _WHITE_SATURATION) & (value >= _WHITE_VALUE), at("white"), result)
-    return np.where((value < _BLACK_VALUE) & (pale | (value < _BLACK_VALUE / 2)), at("black"), result)
-
-
 def local_std(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the standard deviation in the 3 × 3 window around every pixel (H, W), edges mirrored."""
     from scipy.ndimage import uniform_filter
@@ -100,13 +65,15 @@ def local_std(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.sqrt(np.maximum(uniform_filter(wide * wide, 3, mode="mirror") - mean * mean, 0)).astype(np.float32)
 
 
-def appearance(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> Appearance | None:
-    """Describe pixels (H, W, 3), or those under a mask (H, W); None for fewer than nine."""
+def appearance(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, tint: NDArray[np.float32] | None = None
+) -> Appearance | None:
+    """Describe pixels (H, W, 3), or those under a mask (H, W), of a picture with a tint; None for fewer than nine."""
     inside = np.ones(pixels.shape[:2], dtype=bool) if mask is None else mask
     if int(inside.sum()) < _LEAST_PIXELS:
         return None
     chosen = pixels[inside]
-    share = np.bincount(colour_indices(chosen), minlength=len(COLOURS)) / len(chosen)
+    share = np.bincount(colour_indices(chosen, tint), minlength=UNNAMED + 1)[:UNNAMED] / len(chosen)
     order = np.argsort(-share, kind="stable")
     named = tuple((COLOURS[i], round(float(share[i]), 3)) for i in order if share[i] >= _LEAST_SHARE)
     value = float(chosen.max(axis=-1).mean()) / 255
@@ -120,38 +87,91 @@ def appearance(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None)
     )
 
 
-def region_appearance(image: NDArray[np.uint8], region: Region) -> Appearance | None:
+def region_appearance(
+    image: NDArray[np.uint8], region: Region, tint: NDArray[np.float32] | None = None
+) -> Appearance | None:  # fmt: skip
     """Describe the object in a region of an image (H, W, 3) by the pixels that are surely its own.
+
+    Args:
+        image: Whole picture.
+        region: Its box.
+        tint: From :func:`training.builder.colours.tint_of`, where several regions of a picture are asked for.
 
     Returns:
         None for a few pixels, or where the middle does not differ from what is around. ``colours`` is empty where no
         colour is sure.
     """
-    part, (middle, whole, ring) = _cut(image, region)
+    part, masks = _cut(image, region)
+    middle, whole, ring = masks
     if int(middle.sum()) < _LEAST_PIXELS:
         return None
-    if int(ring.sum()) < _LEAST_PIXELS:  # the region fills the image
+    if int(ring.sum()) < _LEAST_PIXELS:  # the region fills the image, which has no grey of its own to judge by
         return appearance(part, whole)
-    around = np.median(part[ring], axis=0)
-    own = middle & (np.abs(part.astype(np.float32) - around).max(axis=-1) > _APART)
+    apart = np.abs(part.astype(np.float32) - np.median(part[ring], axis=0)).max(axis=-1) > _APART
+    own = middle & apart
     if own.sum() < max(_LEAST_PIXELS, _OBJECT_SHARE * middle.sum()):
         return None
-    look = appearance(part, own)
-    if look is None or look.colour is None:
-        return None if look is None else replace(look, colours=())
-    beside = float((colour_indices(part[ring]) == COLOURS.index(look.colour)).mean())
-    return look if beside <= _AROUND else replace(look, colours=())
+    tint = tint_of(image) if tint is None else tint
+    look = appearance(part, own, tint)
+    if look is None:
+        return None
+    names = colour_indices(part, tint)
+    return look if look.colour and _sure(look.colour, names, apart, masks) else replace(look, colours=())
+
+
+def _sure(colour: str, names: NDArray[np.intp], apart: NDArray[np.bool_], masks: tuple[NDArray[np.bool_], ...]) -> bool:
+    """Whether a colour is the object's: of more than its middle (a roof), and neither its windows nor its ground.
+
+    What differs from the ground of a grey car is its windows: a car is black or grey only if all of its middle is.
+    """
+    middle, whole, ring = masks
+    has = names == COLOURS.index(colour)
+    if has[ring].mean() > _AROUND:
+        return False
+    if colour in _SHADES:
+        return bool(has[middle].mean() >= _SURE and has[whole & apart].mean() >= _MOST_SHADE)
+    return bool(has[whole & apart].mean() >= _MOST)
 
 
 def colours_present(image: NDArray[np.uint8], region: Region) -> frozenset[str]:
-    """Return the colours that cover a tenth of a region's box or of its middle: none of them is surely absent."""
+    """Return the colours that a tenth of a region's box or of its middle may have: all others are surely absent.
+
+    Doubt counts for a colour: between two, and whether the picture is tinted or the scene is.
+    """
     part, (middle, whole, _) = _cut(image, region)
-    names = colour_indices(part)
-    shares = [np.bincount(names[mask], minlength=len(COLOURS)) / max(1, mask.sum()) for mask in (middle, whole)]
-    return frozenset(COLOURS[i] for i in np.flatnonzero(np.maximum(*shares) >= _PRESENT))
+    shares = [
+        colours_possible(part[mask], tint).sum(axis=0) / max(1, mask.sum())
+        for tint in (None, tint_of(image))
+        for mask in (middle, whole)
+    ]
+    return frozenset(COLOURS[i] for i in np.flatnonzero(np.max(shares, axis=0) >= _PRESENT))
 
 
-def _cut(image: NDArray[np.uint8], region: Region) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+def colours_shown(
+    image: NDArray[np.uint8], region: Region, tint: NDArray[np.float32] | None = None
+) -> frozenset[str] | None:  # fmt: skip
+    """Return the colours that a region shows: clearly on a tenth of its box or middle, or maybe on half of one.
+
+    Unlike :func:`region_appearance` this takes all pixels, whatever surrounds them, and both the picture as it is and
+    without its tint, so that a colour that is missing here is one that people would not see either.
+
+    Returns:
+        None for fewer than nine pixels: nothing can be said.
+    """
+    part, (middle, whole, _) = _cut(image, region)
+    if min(middle.sum(), whole.sum()) < _LEAST_PIXELS:
+        return None
+    tint, found = tint_of(image) if tint is None else tint, set[str]()
+    for pixels in (part[middle], part[whole]):
+        for names in (colour_indices(pixels), colour_indices(pixels, tint)):
+            clear = np.bincount(names, minlength=UNNAMED + 1)[:UNNAMED] / len(pixels)
+            found |= {COLOURS[i] for i in np.flatnonzero(clear >= _PRESENT)}
+        maybe = colours_possible(pixels, tint).mean(axis=0)
+        found |= {COLOURS[i] for i in np.flatnonzero(maybe >= _HALF)}
+    return frozenset(found)
+
+
+def _cut(image: NDArray[np.uint8], region: Region) -> tuple[NDArray[np.uint8], tuple[NDArray[np.bool_], ...]]:
     """Cut a region and its surroundings out of an image, at most 256 px; with masks of middle, whole and ring."""
     from PIL import Image, ImageDraw
 
@@ -174,7 +194,7 @@ def _cut(image: NDArray[np.uint8], region: Region) -> tuple[NDArray[np.uint8], l
         return np.asarray(canvas, dtype=bool)
 
     inner = mask(centre + (corners - centre) * _INNER_EDGE)
-    return small, [mask(centre + (corners - centre) * _MIDDLE), mask(corners), mask(outer) & ~inner]
+    return small, (mask(centre + (corners - centre) * _MIDDLE), mask(corners), mask(outer) & ~inner)
 
 
 def colours_in_words(look: Appearance) -> str:

@@ -14,7 +14,7 @@ from tiling.errors import UsageError
 from tiling.files import atomic_file
 from tiling.progress import CancelToken, Progress, silent
 from training.builder.captions import caption_step
-from training.builder.consistency import check
+from training.builder.consistency import check, unjudged_colours
 from training.builder.harmonise import PLACES, harmonise
 from training.builder.negatives import has_colour, make
 from training.builder.quality import QualityOptions, picture_sheet, quality_step
@@ -74,6 +74,7 @@ def check_step(*, drop: bool = False) -> Step:
         bare = replace(record, extra={key: value for key, value in record.extra.items() if key != "findings"})
         findings = check(bare, picture.pixels)
         counts = Counter(f"{item.severity}: {item.kind}" for item in findings)
+        counts["colour words that the pixels cannot judge"] += unjudged_colours(bare, picture.pixels)
         counts["records with errors"] += any(item.severity == "error" for item in findings)
         if drop:
             bare, dropped = drop_errors(bare, [item.where for item in findings if item.severity == "error"])

@@ -27,6 +27,7 @@ _OPENINGS = ("an aerial image of {}", "an aerial view of {}", "{} seen from abov
 _LINKS = ("with", "showing", "containing")
 _MOST_KINDS = 4
 _MANY_CELLS = 5
+_SIDES = ("upper", "lower", "left", "right")
 
 
 def counts_of(record: Record) -> list[tuple[str, int]]:
@@ -80,10 +81,11 @@ def _spread(record: Record, noun: str) -> str | None:
         return f"The {noun} lies {place(regions[0])}"
     if len(cells) == 1:
         return f"All {plural(noun)} lie {place(regions[0])}"
-    for word in ("upper", "lower", "left", "right"):
+    for word in _SIDES:
         if all(word in cell for cell in cells):
             return f"All {plural(noun)} lie in the {word} part of the image"
-    return f"The {plural(noun)} are spread over the image" if len(cells) >= _MANY_CELLS else None
+    everywhere = all(any(word in cell for cell in cells) for word in _SIDES)
+    return f"The {plural(noun)} are spread over the image" if everywhere and len(cells) >= _MANY_CELLS else None
 
 
 def write_captions(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tiling.clikit import run_cli, tqdm_progress
-from tiling.errors import OutputExistsError, UsageError
+from tiling.errors import CancelledError, OutputExistsError, UsageError
 from training.builder.model_options import asking, model_options
 
 if TYPE_CHECKING:
@@ -33,11 +33,16 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace records tha
 _COUNT = click.IntRange(min=0)
 _LINE = click.FloatRange(-1, 1)
 _DATA = click.argument("data", nargs=-1, required=True, type=_PATH)
+_ANEW = "the next run begins anew"
 
 
 @contextlib.contextmanager
-def _working() -> Iterator[tuple[Progress, CancelToken]]:
-    """Give a progress bar and a token that Ctrl-C sets."""
+def _working(again: str | None = None) -> Iterator[tuple[Progress, CancelToken]]:
+    """Give a progress bar and a token that Ctrl-C sets.
+
+    Args:
+        again: What a stopped command says of its next run; None where that goes on where this one stopped.
+    """
     from tiling.progress import CancelToken
 
     cancel = CancelToken()
@@ -46,7 +51,9 @@ def _working() -> Iterator[tuple[Progress, CancelToken]]:
             yield progress, cancel
         except KeyboardInterrupt:
             cancel.cancel()
-            raise
+            if again is None:
+                raise
+            raise CancelledError("stopped", remedy=again) from None
 
 
 def _tell(reports: list[StepReport], report: Path | None) -> None:
@@ -249,7 +256,7 @@ def leakage(train: Path, test: tuple[Path, ...], out: Path, model: str, device: 
     from training.builder import leakage as analysis
     from training.data.dataset import RsfgDataset
 
-    with _working() as (progress, _):
+    with _working(_ANEW) as (progress, _):
         options = analysis.LeakageOptions(
             model=None if no_model else model, device=device, pictures=not no_pictures, **lines
         )  # fmt: skip
@@ -284,7 +291,7 @@ def review_sample(data: tuple[Path, ...], out: Path, seed: int, overwrite: bool,
     given = {"global": captions, "region": region, "negative": negative, "box": box}
     sizes = {kind: size for kind, size in given.items() if size is not None}
     names = [name.strip() for name in reviewers.split(",")]
-    with _working() as (progress, _):
+    with _working(_ANEW) as (progress, _):
         drawn = draw_sample(
             RsfgDataset(data), out, sizes=sizes or None, reviewers=names, seed=seed, overwrite=overwrite,
             progress=progress,
@@ -315,7 +322,7 @@ def validate(data: tuple[Path, ...], images: bool, report: Path | None) -> int:
     from training.data.validate import validate as validate_path
 
     worst = 0
-    with _working() as (progress, _):
+    with _working(_ANEW) as (progress, _):
         found = [validate_path(path, check_images=images, progress=progress) for path in data]
     for item in found:
         click.echo(str(item))
@@ -331,10 +338,15 @@ def validate(data: tuple[Path, ...], images: bool, report: Path | None) -> int:
 def stats(data: tuple[Path, ...], out: Path) -> None:
     """Write one HTML page on what DATA holds, with pictures."""
     from training.data.dataset import RsfgDataset
+    from training.data.errors import DataError
     from training.data.statistics_page import statistics, write_report
 
     dataset = RsfgDataset(data)
-    with _working() as (progress, _):
+    if not len(dataset):
+        raise DataError(
+            "holds no records", path=", ".join(map(str, data)), remedy="make some with geoalign-data import"
+        )
+    with _working(_ANEW) as (progress, _):
         write_report(statistics(dataset, progress=progress), dataset, out)
     click.echo(str(out))
 
@@ -349,7 +361,7 @@ def export(data: tuple[Path, ...], out: Path, samples: int, overwrite: bool) -> 
     from training.data.dataset import RsfgDataset
     from training.data.stream import write_shards
 
-    with _working() as (progress, _):
+    with _working("add --overwrite to begin anew") as (progress, _):
         files = write_shards(out, RsfgDataset(data), samples=samples, progress=progress, overwrite=overwrite)
     click.echo(f"{len(files)} archives in {out}")
 
@@ -366,3 +378,7 @@ def schema() -> None:
 def main() -> None:
     """Run the command line."""
     sys.exit(run_cli(cli, name="geoalign-data"))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,13 +7,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from training.builder.appearance import colours_present, region_appearance
+from training.builder.ambiguity import ambiguous
+from training.builder.ambiguity import plain as _plain
+from training.builder.appearance import colours_shown
+from training.builder.colour_words import colour_words, may_be
+from training.builder.colours import tint_of
 from training.builder.geometry import holds, matching_regions, parse_statements, size_word
-from training.builder.lexicon import SIZES, attribute_families, categories, families
+from training.builder.lexicon import SIZES, attribute_families, categories
 from training.builder.wording import singular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -31,6 +35,7 @@ SEVERITIES: Mapping[str, str] = {
 MAX_WORDS = {"phrase": 40, "brief_caption": 60, "description": 180, "detailed_caption": 180}
 """Words beyond which the text towers cut: 77 and 248 tokens at about 1.35 tokens a word, less the two marks [D]."""
 SAME_BOX_IOU = 0.95
+_NAMED = 3
 _LEFTOVER = re.compile(
     r"</?[a-z][^>]*>|<\||\|>|```|\*\*|^#+\s|\{[^}]*\}|https?://|\\[nt]|&(?:amp|lt|gt|nbsp);|\b(?:as an ai|i'm sorry|"
     r"i cannot|sure[,!]? here|here is (?:the|a) (?:caption|description)|assistant:|user:|lorem ipsum|n/a)\b",
@@ -85,21 +90,22 @@ def check(record: Record, image: NDArray[np.uint8] | None = None) -> list[Findin
         image: Its picture (H, W, 3), to check the recorded size and colours; None leaves that out.
     """
     found = [*_texts(record), *_boxes(record)]
+    shown = [] if image is None else _shown(record, image)
     for index, region in enumerate(record.regions):
         where = f"regions[{index}]"
         for name, text in (("phrase", region.phrase), ("description", region.description)):
             if text:
                 found += _statements(text, record, index, f"{where}.{name}")
                 found += _counts(text, record, f"{where}.{name}", whole=False)
-                if image is not None:
-                    found += _colours(text, region, image, f"{where}.{name}")
+                if shown:
+                    found += _colours(text, shown[index], f"{where}.{name}")
         found += _category(record, index)
         found += _negatives(record, index)
     for where, text in _captions(record):
         found += _statements(text, record, None, where)
         found += _counts(text, record, where)
     found += _scene(record)
-    found += _ambiguous(record)
+    found += _ambiguous(record, shown)
     if image is not None and record.width and record.height and image.shape[:2] != (record.height, record.width):
         said, real = (f"{width} × {height} px" for height, width in ((record.height, record.width), image.shape[:2]))
         found.append(Finding("image_size", "width", said, f"the picture has {real}"))
@@ -188,29 +194,45 @@ def _counts(text: str, record: Record, where: str, *, whole: bool = True) -> Ite
             yield Finding("count", where, text[match.start() : end], f"{boxes} boxes are of that class")
 
 
-def _colours(text: str, region: Region, image: NDArray[np.uint8], where: str) -> Iterator[Finding]:
-    """Yield a colour said of the region itself (before the first class named) that its pixels lack."""
-    head = categories().head(text)
-    words = re.findall(r"[a-z]+", text[: head[1]].lower()) if head else []
-    family = families()[0]
-    said = [word for word in words if family.alternatives(word)]
-    look = region_appearance(image, region) if said else None
-    if look is None or look.colour is None:
-        return
-    seen = colours_present(image, region) | {look.colour}
-    for word in said:
-        if not any(family.same(word, colour) for colour in seen):
-            yield Finding("colour", where, text[:80], f"the pixels are {look.colour}, none {word}")
+def _shown(record: Record, image: NDArray[np.uint8]) -> list[frozenset[str] | None]:
+    """Return what each region shows, where some text names a colour: else there is nothing to look for."""
+    tint = tint_of(image)
+    said = any(_colours_said(region) for region in record.regions)
+    return [colours_shown(image, region, tint) if said else None for region in record.regions]
 
 
-def _ambiguous(record: Record) -> Iterator[Finding]:
-    """Yield the phrases that several regions of the picture share."""
-    plain = [_plain(region.phrase or "") for region in record.regions]
-    shared = Counter(plain)
-    for index, text in enumerate(plain):
-        if text and shared[text] > 1:
-            phrase = record.regions[index].phrase or ""
-            yield Finding("ambiguous", f"regions[{index}].phrase", phrase[:80], f"{shared[text]} regions have it")
+def _colours_said(region: Region) -> list[str]:
+    return [word for text in (region.phrase, region.description) for word in colour_words(text or "")]
+
+
+def _colours(text: str, shown: frozenset[str] | None, where: str) -> Iterator[Finding]:
+    """Yield a colour said of the region itself that its pixels do not show.
+
+    The pixels are measured as :mod:`training.builder.colours` does, also for the rules' phrases, but all of them and
+    with all doubt for the text: this finds what nothing in the box supports, not every wrong word.
+    """
+    for word in colour_words(text) if shown else ():
+        if not may_be(word, shown or ()):
+            seen = ", ".join(sorted(shown or ()))
+            yield Finding("colour", where, text[:80], f"no clear {word} in the box; the pixels show {seen}")
+
+
+def unjudged_colours(record: Record, image: NDArray[np.uint8]) -> int:
+    """Return how many colours said of regions :func:`check` cannot judge: too few pixels, or none of a clear colour."""
+    tint = tint_of(image)
+    return sum(
+        len(words) for region in record.regions
+        if (words := _colours_said(region)) and not colours_shown(image, region, tint)
+    )  # fmt: skip
+
+
+def _ambiguous(record: Record, shown: Sequence[frozenset[str] | None]) -> Iterator[Finding]:
+    """Yield the phrases that fit other regions of the picture as well."""
+    texts = [region.phrase or "" for region in record.regions]
+    for index, others in ambiguous(record, texts, shown).items():
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        why = f"it fits {', '.join(f'regions[{other}]' for other in others[:_NAMED])}{more} as well"
+        yield Finding("ambiguous", f"regions[{index}].phrase", texts[index][:80], why)
 
 
 def _category(record: Record, index: int) -> Iterator[Finding]:
@@ -293,11 +315,6 @@ def _true(negative: str, record: Record, index: int) -> str:
 
 def _synonym_of(word: str, known: set[str]) -> bool:
     return any(word in synonyms and known & set(synonyms) for f in attribute_families(word) for synonyms in f.members)
-
-
-def _plain(text: str) -> str:
-    words = re.findall(r"[a-z0-9]+", text.lower())
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
 def _synonymous(one: str, other: str) -> bool:

@@ -9,7 +9,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from training.builder.appearance import Appearance, region_appearance
+from training.builder.ambiguity import ambiguous, fitting
+from training.builder.appearance import Appearance, colours_shown, region_appearance
+from training.builder.colours import tint_of
 from training.builder.geometry import (
     matching_regions,
     orientation_word,
@@ -47,17 +49,25 @@ def place(region: Region) -> str:
     return f"in the {' '.join(words)} {'corner' if len(words) == 2 else 'part'} of the image"
 
 
-def phrases(record: Record, looks: Sequence[Appearance | None]) -> list[str]:
+def phrases(
+    record: Record, looks: Sequence[Appearance | None], shown: Sequence[frozenset[str] | None] = ()
+) -> list[str]:  # fmt: skip
     """Return a short expression for each region: size among its like, colour where it is sure, category, place.
 
-    Where one fits several regions, what tells them apart is added: its place counted from a side, else a neighbour.
+    Where one fits another region as well ("a car on the right side" also a white one there), what tells them apart is
+    added: its place counted from a side, else a neighbour. Where neither does, it stays as it is.
+
+    Args:
+        record: Boxes in shares of the image.
+        looks: One per region; None says nothing of colours.
+        shown: Colours that each region shows, to know which others a colour fits; empty without pixels.
     """
     plain = [_phrase(record, index, look) for index, look in enumerate(looks)]
-    shared = Counter(plain)
-    told = [
-        plain[i] if shared[plain[i]] == 1 else _ordered(record, i, plain[i]) or _beside(record, i, plain[i]) or plain[i]
-        for i in range(len(plain))
-    ]
+    told = list(plain)
+    for index in ambiguous(record, plain, shown):
+        longer = (more(record, index, plain[index]) for more in (_ordered, _beside))
+        clear = (text for text in longer if text and not any(True for _ in fitting(record, index, text, shown)))
+        told[index] = next(clear, plain[index])
     again = Counter(told)  # two may have like neighbours
     return [new if again[new] == 1 else old for new, old in zip(told, plain, strict=True)]
 
@@ -137,8 +147,10 @@ def describe_regions(record: Record, image: NDArray[np.uint8] | None, *, overwri
     ]
     if not any(wanted):
         return record
-    looks = [None if image is None else region_appearance(image, region) for region in record.regions]
-    short, regions = phrases(record, looks), []
+    tint = None if image is None else tint_of(image)
+    looks = [None if image is None else region_appearance(image, region, tint) for region in record.regions]
+    shown = [] if image is None else [colours_shown(image, region, tint) for region in record.regions]
+    short, regions = phrases(record, looks, shown), []
     for index, (region, keys) in enumerate(zip(record.regions, wanted, strict=True)):
         texts = {"phrase": short[index], "description": description(record, index, looks[index])}
         written: dict[str, Any] = {key: texts[key] for key in keys}

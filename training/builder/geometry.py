@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,14 +145,16 @@ def matching_regions(noun: str, record: Record, *, besides: int | None = None) -
     """Return the numbers of the regions whose category or phrase names what ``noun`` names."""
     found = categories().head(noun)
     wanted = found[0] if found else noun.lower()
+    meant = {wanted, *categories().kinds.get(wanted, ())}
+    names = (_class(region.category or region.phrase or "") for region in record.regions)
+    return [i for i, name in enumerate(names) if i != besides and name in meant]
+
+
+@lru_cache(maxsize=4096)
+def _class(name: str) -> str:
+    """Return the class that a category or phrase names; its own words for a stranger."""
     table = categories()
-
-    def same(region: Region) -> bool:
-        own = region.category or region.phrase or ""
-        head = table.of(own) or (table.head(own) or (own.lower(), 0, 0))[0]
-        return head == wanted or head in table.kinds.get(wanted, ())
-
-    return [i for i, region in enumerate(record.regions) if i != besides and same(region)]
+    return table.of(name) or (table.head(name) or (name.lower(), 0, 0))[0]
 
 
 def holds(statement: Statement, record: Record, region_index: int | None) -> bool | None:

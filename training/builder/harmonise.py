@@ -17,6 +17,7 @@ from training.builder.steps import RECORDS, STAMP, Noted, Rejection, Step, StepR
 from training.data.dataset import RsfgDataset, write_records
 from training.data.fingerprints import pixel_md5
 from training.data.images import picture_size, rebase, split_name
+from training.data.readers import OUTSIDE, outside
 from training.data.schema import clip_regions
 
 if TYPE_CHECKING:
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
 PLACES = ("stay", "copy", "link")
 """Where pictures go: nowhere, into the folder as copies, or as hard links where the disk allows it."""
 _INCOMING = ".incoming"
-_COUNTS = "import_counts"
+_NOTE = "import_note"
+"""Key of what is known of a record when it arrives; it does not stay."""
+
+
+class _Arrivals(RsfgDataset):
+    """The listed records; messages name their places in the sources, because the list itself does not stay."""
+
+    def key(self, index: int) -> str:
+        """Return the place of a record in its source."""
+        return str(self[index].extra[_NOTE]["where"])
 
 
 def harmonise(
@@ -39,7 +49,8 @@ def harmonise(
     """Import sources into one folder of records.
 
     Boxes are cut at the image's edges and dropped when nothing is left of them, both counted. Images get their size,
-    the MD5 of their bytes and, in ``extra``, of their decoded pixels; one that cannot be read drops its record.
+    the MD5 of their bytes and, in ``extra``, of their decoded pixels; one that cannot be read, or that lies outside of
+    its data set, drops its record, and ``rejected.jsonl`` names the record's place in the source.
 
     Args:
         sources: From :func:`training.data.readers.open_source`.
@@ -60,7 +71,7 @@ def harmonise(
     incoming = out / _INCOMING
     write_records(incoming, _listed(sources, incoming, limit, cancel or CancelToken()), overwrite=True)
     report = run_step(
-        harmonise_step(out, place), RsfgDataset([incoming]), out, workers=workers, progress=progress, cancel=cancel,
+        harmonise_step(out, place), _Arrivals([incoming]), out, workers=workers, progress=progress, cancel=cancel,
         overwrite=overwrite,
     )  # fmt: skip
     with contextlib.suppress(OSError):
@@ -70,17 +81,18 @@ def harmonise(
 
 
 def _listed(sources: Sequence[Source], folder: Path, limit: int | None, cancel: CancelToken) -> Iterator[Record]:
-    """Read the records of all sources with valid boxes; what was cut goes along in ``extra`` to be counted."""
+    """Read the records of all sources with valid boxes; what the step must know of them goes along in ``extra``."""
     for source in sources:
-        records = list(source.records()) if limit is not None else source.records()
+        records = list(source.placed()) if limit is not None else source.placed()
         if isinstance(records, list) and limit is not None and len(records) > limit:
             records = [records[index * len(records) // limit] for index in range(limit)]
-        for record in records:
+        for where, record in records:
             if cancel.cancelled:
                 raise CancelledError("stopped", remedy="run the same command again")
             counts: Counter[str] = Counter()
             clipped = clip_regions(record, counts)
-            extra = {**clipped.extra, _COUNTS: dict(counts)} if counts else clipped.extra
+            error = outside(record, where)
+            extra = {**clipped.extra, _NOTE: {"where": where, "counts": dict(counts), "outside": error and str(error)}}
             yield rebase(replace(clipped, source=record.source or source.name, extra=extra), source.root, folder)
 
 
@@ -88,13 +100,16 @@ def harmonise_step(out: Path, place: str = "stay") -> Step:
     """Return the step that reads each picture once and completes its record."""
 
     def apply(record: Record, picture: Picture) -> Noted | Rejection:
+        note = record.extra.get(_NOTE, {})
+        if note.get("outside"):
+            return Rejection(OUTSIDE, note["outside"])
         content, pixels = picture.content, picture.pixels
         height, width = pixels.shape[:2]
-        counts = Counter(record.extra.get(_COUNTS, {}))
+        counts = Counter(note.get("counts", {}))
         if record.width and record.height and (record.width, record.height) != picture_size(content, record.image):
             counts["sizes corrected"] += 1
         digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        extra = {key: value for key, value in record.extra.items() if key != _COUNTS}
+        extra = {key: value for key, value in record.extra.items() if key != _NOTE}
         image = record.image if place == "stay" else _bring(picture.root, record.image, out, digest, content, place)
         counts["regions"] += len(record.regions)
         done = replace(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tiling.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tiling.progress import CancelToken
     from training.builder.vlm import Client
@@ -46,10 +47,30 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _given(options: Iterable[str]) -> list[str]:
+    """Return those of the model's options that the command line names."""
+    context = click.get_current_context()
+    names = set(options)
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+
+
 @contextlib.contextmanager
 def asking(out: Path, cancel: CancelToken, options: dict[str, Any]) -> Iterator[tuple[Client, Prompts] | None]:
-    """Give the model's client, or None without an endpoint; tell at the end what was spent."""
+    """Give the model's client, or None without an endpoint; tell at the end what was spent.
+
+    Raises:
+        UsageError: An option of the model is given without the endpoint, or the endpoint without the model.
+    """
     if options["endpoint"] is None:
+        if given := _given(options):
+            raise UsageError(
+                "no model is asked without an endpoint", measured=", ".join(given),
+                remedy="add --endpoint URL, or leave these options out to have the rules write",
+            )  # fmt: skip
         yield None
         return
     if options["model"] is None:

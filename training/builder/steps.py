@@ -26,7 +26,7 @@ from tiling.files import atomic_file, write_error
 from tiling.progress import CancelToken, Progress, silent
 from training.data.dataset import line_of
 from training.data.errors import DataError
-from training.data.images import decode, rebase, split_name
+from training.data.images import decode, plain_path, rebase, split_name
 from training.data.schema import Record, parse_record, to_json
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Supply(Protocol):
     def root(self, index: int, /) -> Path:
         """Return the folder that the record's image path is relative to."""
 
+    def key(self, index: int, /) -> str:
+        """Return the record's name for messages."""
+
 
 class Picture:
     """A record's picture, read when it is asked for; both properties raise ``DataError``."""
@@ -89,7 +92,8 @@ class Picture:
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
         """Uint8 RGB (H, W, 3)."""
-        return decode(self.content, self._source[self._index].image)
+        place = self.root / self._source[self._index].image
+        return decode(self.content, f"{self._source.key(self._index)}: {plain_path(place)}")
 
     @property
     def root(self) -> Path:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tiling.progress import CancelToken
     from training.builder.vlm_cache import AnswerCache
 
-JSON_MODES = ("schema", "object", "none")
 KEY_VARIABLE = "GEOALIGN_VLM_KEY"
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _BAD_REQUEST = frozenset({400, 413, 415, 422})
