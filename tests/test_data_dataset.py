@@ -18,6 +18,7 @@ from training.data import shards
 from training.data.dataset import RsfgDataset, write_records
 from training.data.errors import DataError
 from training.data.images import read_bytes, rebase
+from training.data.readers import open_source
 from training.data.schema import Record, Region, parse_record
 from training.data.stream import braced, open_shards, write_shards
 
@@ -265,8 +266,12 @@ def test_rs5m_and_compressed_archives_stream(tmp_path):
     ((record, data),) = open_shards([path])
     assert (record.brief_caption, record.source, data) == ("aerial view of a bay", "RS5M", picture())
     assert record.extra == {"img_name": "laion_1.jpg"}
-    with pytest.raises(DataError, match="compressed"):
-        RsfgDataset([path.rename(tmp_path / "a.tar")])
+    for name in ("a.tar.gz", "a.tgz", "a.tar"):
+        path = path.rename(tmp_path / name)
+        with pytest.raises(DataError, match="is compressed, so nothing can be read in place; unpack it"):
+            RsfgDataset([path])
+        with pytest.raises(DataError, match="is compressed, so nothing can be read in place; unpack it"):
+            list(open_source(path).records())
 
 
 @pytest.mark.parametrize("cut", [1024, 1636, 2600, 3072, 5000])

@@ -9,7 +9,9 @@ import pytest
 import shapely
 
 from tests.data_tools import RSFG, picture, put, rsteller, tar
+from tiling.clikit import run_cli
 from tiling.errors import GeoAlignError, UsageError
+from training.builder.command import cli
 from training.data.dataset import RsfgDataset, write_records
 from training.data.errors import DataError
 from training.data.images import rebase
@@ -289,10 +291,19 @@ def test_unknown_layouts_and_names_are_refused(tmp_path):
         open_source(tmp_path / "a.json")
     with pytest.raises(DataError, match="is missing"):
         open_source(tmp_path / "no")
+    with pytest.raises(DataError, match="is empty"):
+        open_source(put(tmp_path / "empty.jsonl", ""))
     with pytest.raises(UsageError, match="is no format"):
         open_source(tmp_path, "voc")
     with pytest.raises(DataError, match="entities"):
         list(open_source(tmp_path, "dior-rsvg").records())
+
+
+def test_a_layout_is_recognised_by_a_first_line_of_any_length(tmp_path):
+    negatives = [{"text": f"a ship with {n} masts", "rule": "other"} for n in range(10_000)]
+    region = {"bbox": BOX, "hard_negatives": negatives}
+    (record, _) = open_source(put(tmp_path / "a.jsonl", [{"image": "1.png", "regions": [region]}, RSFG])).records()
+    assert len(record.regions[0].hard_negatives) == 10_000
 
 
 def test_pictures_may_lie_elsewhere(tmp_path):
@@ -302,32 +313,102 @@ def test_pictures_may_lie_elsewhere(tmp_path):
     assert (source.root, [record.image for record in source.records()]) == (tmp_path, ["1.jpg"])
 
 
-@pytest.mark.parametrize("fmt", ["coco", "geojson", "geoparquet"])
-def test_tiles_with_labels_are_records(tmp_path, make_raster, fmt):
+SHAPES = (
+    ("ship", shapely.box(500010, 5799950, 500030, 5799990)),
+    ("plane", shapely.Polygon([(500080, 5799960), (500090, 5799970), (500080, 5799980), (500070, 5799970)])),
+)
+
+
+def cut_tiles(tmp_path, make_raster, fmt, *more, shapes=None):
+    """The folder of two tiles of 64 px that the real command cuts, a ship in the first and a plane in the second."""
     geopandas = pytest.importorskip("geopandas")
     from tiling.cli import command
-    from tiling.clikit import run_cli
 
     pixels = np.random.default_rng(0).integers(1, 255, (3, 64, 128), np.uint8)
     raster = make_raster(pixels, "city.tif", res=1.0)
-    shapes = [
-        shapely.box(500010, 5799950, 500030, 5799990),
-        shapely.Polygon([(500080, 5799960), (500090, 5799970), (500080, 5799980), (500070, 5799970)]),
-    ]
-    geopandas.GeoDataFrame({"class": ["ship", "plane"]}, geometry=shapes, crs="EPSG:32631").to_file(tmp_path / "l.gpkg")
+    names, outlines = zip(*(shapes or SHAPES), strict=True)
+    tmp_path.mkdir(exist_ok=True)
+    geopandas.GeoDataFrame({"class": names}, geometry=list(outlines), crs="EPSG:32631").to_file(tmp_path / "l.gpkg")
     arguments = ["-o", tmp_path / "out", "--tile", 64, "--labels", tmp_path / "l.gpkg"]
-    arguments += ["--label-field", "class", "--labels-format", fmt]
+    arguments += ["--label-field", "class", "--labels-format", fmt, *more]
     assert run_cli(command, [str(value) for value in [raster, *arguments]]) == 0
-    source = open_source(tmp_path / "out")
+    return tmp_path / "out"
+
+
+FORMATS = ["coco", "geojson", "geoparquet", "yolo", "yolo-obb", "mask"]
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_tiles_with_labels_are_records(tmp_path, make_raster, fmt):
+    source = open_source(cut_tiles(tmp_path, make_raster, fmt))
     first, second = source.records()
     assert (source.format, first.scene, first.width) == ("tiles", "city", 64)
     assert first.extra["gsd_m"] == pytest.approx(1.0, rel=1e-3)
     (ship,), (plane,) = first.regions, second.regions
     assert (ship.category, plane.category) == ("ship", "plane")
-    assert ship.bbox == pytest.approx((10 / 64, 10 / 64, 30 / 64, 50 / 64), abs=1e-4)
+    assert {ship.category_id, plane.category_id} == ({1, 2} if fmt == "coco" else {0, 1})
+    near = 1 / 64 if fmt == "mask" else 1e-4  # a mask knows whole pixels alone
+    assert ship.bbox == pytest.approx((10 / 64, 10 / 64, 30 / 64, 50 / 64), abs=near)
     assert ship.obb is None
-    assert plane.bbox == pytest.approx((6 / 64, 20 / 64, 26 / 64, 40 / 64), abs=1e-4)
-    assert shapely.Polygon(np.reshape(plane.obb, (4, 2))).area == pytest.approx(200 / 64**2, rel=1e-3)
+    assert plane.bbox == pytest.approx((6 / 64, 20 / 64, 26 / 64, 40 / 64), abs=near)
+    if fmt in ("yolo", "mask"):  # which are upright
+        assert plane.obb is None
+    else:
+        assert shapely.Polygon(np.reshape(plane.obb, (4, 2))).area == pytest.approx(200 / 64**2, rel=1e-3)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_import_takes_the_labels_of_every_format_and_part(tmp_path, make_raster, fmt, capsys):
+    folder = cut_tiles(tmp_path, make_raster, fmt, "--split", "train=1,val=1", "--split-block", "64px")
+    assert run_cli(cli, ["import", str(folder), "-o", str(tmp_path / "in")]) == 0
+    data = RsfgDataset([tmp_path / "in"])
+    assert {record.split for record in data} == {"train", "val"}
+    assert sorted(region.category for record in data for region in record.regions) == ["plane", "ship"]
+    assert "cut at the edge" not in capsys.readouterr().out
+
+
+def test_a_box_at_the_edge_of_a_tile_is_not_cut_by_rounding(tmp_path, make_raster):
+    shapes = [("dock", shapely.box(500000 + 64 / 3, 5799936, 500064, 5800000 - 64 / 7))]
+    first, _ = open_source(cut_tiles(tmp_path, make_raster, "yolo", shapes=shapes)).records()
+    assert first.regions[0].bbox == pytest.approx((1 / 3, 1 / 7, 1, 1), abs=2e-6)
+    assert clip_regions(first) == first
+
+
+def test_a_mask_that_joins_two_objects_is_refused(tmp_path, make_raster, capsys):
+    left, right = shapely.box(500010, 5799950, 500020, 5799960), shapely.box(500020, 5799950, 500030, 5799960)
+    source = open_source(cut_tiles(tmp_path / "a", make_raster, "mask", shapes=[("house", left), ("shed", right)]))
+    assert [region.category for record in source.records() for region in record.regions] == ["house", "shed"]
+    folder = cut_tiles(tmp_path / "b", make_raster, "mask", shapes=[("house", left), ("house", right)])
+    capsys.readouterr()
+    assert run_cli(cli, ["import", str(folder), "-o", str(tmp_path / "in")]) == 1
+    told = capsys.readouterr().err
+    assert "does not tell its objects apart (labels: 2, connected areas: 1)" in told
+    assert "--labels-format coco" in told and told.count("\n") == 1
+    assert not (tmp_path / "in" / "records.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("fmt", "name", "content", "told"),
+    [
+        ("yolo", "labels/city_r0000_c0000.txt", "1 0.5 0.5 0.1\n", r"c0000.txt:1: is not a box of YOLO \(4 words"),
+        ("yolo", "labels/city_r0000_c0000.txt", "7 0.5 0.5 0.1 0.1\n", "names a class that data.yaml lacks"),
+        ("yolo", "labels/city_r0000_c0000.txt", "1 0.5 x 0.1 0.1\n", "a box is not made of numbers"),
+        ("yolo-obb", "labels/city_r0000_c0000.txt", None, "cannot be read"),
+        ("yolo", "data.yaml", "nc: 2\n", "tells no names of classes"),
+        ("yolo", "data.yaml", "a: &a [x, x]\nnames: [*a]\n", "tells no names of classes"),
+        ("yolo", "data.yaml", None, r"lacks the labels that its manifest counts \(2 labels\)"),
+        ("mask", "masks/classes.json", '{"classes": [{"value": 9, "name": "x"}]}', "value that classes.json lacks"),
+    ],
+)
+def test_damaged_labels_of_tiles_are_one_line(tmp_path, make_raster, fmt, name, content, told):
+    folder = cut_tiles(tmp_path, make_raster, fmt)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        put(folder / name, content)
+    with pytest.raises(DataError, match=told) as caught:
+        list(open_source(folder).records())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_manifest_or_label_file_is_refused(tmp_path):

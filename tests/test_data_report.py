@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.data_tools import RSFG, picture, put, rsteller, tar
+from tiling.clikit import run_cli
 from tiling.errors import CancelledError, OutputExistsError
 from tiling.progress import CancelToken
+from training.builder.command import cli
 from training.data.dataset import RsfgDataset
 from training.data.errors import DataError
 from training.data.statistics import quartiles
 from training.data.statistics_page import statistics, write_report
 from training.data.validate import validate
 
+REPO = Path(__file__).parent.parent
 BOX = [0.1, 0.1, 0.5, 0.5]
 LONG = "storage tanks and harbours " * 40
 
@@ -106,6 +114,51 @@ def test_a_good_data_set_and_shards_pass(tmp_path):
     assert "at byte" in str(validate(put(tmp_path / "u.tar", (tmp_path / "s.tar").read_bytes()[:700])))
     with pytest.raises(DataError, match="is missing"):
         validate(tmp_path / "none")
+
+
+def test_a_hundred_thousand_hard_negatives_are_checked_in_one_pass(tmp_path):
+    texts = [f"a ship at pier {number}" for number in range(100_000)]
+    texts += ["A ship at  pier 7.", "a ship at pier 99999", "the ship"]
+    region = {"bbox": BOX, "phrase": "The ship.", "hard_negatives": [{"text": text} for text in texts]}
+    put(tmp_path / "records.jsonl", [{"image": "a.png", "regions": [region]}])
+    report = validate(tmp_path, check_images=False)
+    assert report.hard_negatives == len(texts)
+    assert report.warnings == {"a hard negative appears twice": 2}
+    assert report.errors == {"a hard negative equals its positive": 1}
+    assert [issue.measured.partition("=")[0] for issue in report.issues] == [
+        f"regions[0].hard_negatives[{number}] " for number in (100_000, 100_001, 100_002)
+    ]
+
+
+def test_files_without_records_are_errors(tmp_path, capsys):
+    empty = put(tmp_path / "empty.jsonl", "\n")
+    put(tmp_path / "records.jsonl", [{"image": "a.png"}])
+    assert run_cli(cli, ["validate", str(empty), str(tmp_path)]) == 1
+    assert f"error: {empty}: holds no records" in capsys.readouterr().out
+    assert run_cli(cli, ["stats", str(empty), "-o", str(tmp_path / "page.html")]) == 1
+    assert "holds no records" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_stopped_check_promises_no_state(tmp_path):
+    put(tmp_path / "records.jsonl", [RSFG] * 1000)
+    start = "from training.builder import command, steps; from training.data import validate; "
+    code = f"{start}print('ready', flush=True); command.main()"
+    arguments = [sys.executable, "-c", code, "validate", *["records.jsonl"] * 1000]  # for minutes
+    where = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(REPO)}}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **where) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told == "stopped; the next run begins anew\n"
+
+
+def test_the_command_is_a_module_too(tmp_path):
+    command = [sys.executable, "-m", "training.builder.command", "schema"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    assert "properties" in json.loads(done.stdout)
 
 
 def test_checking_stops_when_it_is_told_to(tmp_path):

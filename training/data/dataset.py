@@ -14,9 +14,9 @@ import numpy as np
 from tiling.files import atomic_file, write_error
 from tiling.progress import silent
 from training.data.errors import DataError
-from training.data.images import decode, read_bytes
+from training.data.images import decode, plain_path, read_bytes
 from training.data.schema import Record, parse_record, problems, to_json
-from training.data.shards import TarIndex, index_tar
+from training.data.shards import TarIndex, compressed, index_tar, is_compressed
 from training.data.webdataset import picture_of, sample_record
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ class RsfgDataset:
         except DataError as error:
             # A GeoAlignError keeps its parts, so that the record can be put before them.
             raise DataError(
-                error.what, path=f"{self.key(index)}: {error.path}", measured=error.measured, remedy=error.remedy
-            ) from error
+                error.what, path=f"{self.key(index)}: {plain_path(error.path or '')}", measured=error.measured,
+                remedy=error.remedy,
+            ) from error  # fmt: skip
 
     def line(self, index: int) -> bytes:
         """Return a record of a file of JSON lines as it is written there.
@@ -166,6 +167,8 @@ def record_files(path: Path) -> list[Path]:
         raise DataError(
             "is missing", path=path, remedy="give a folder with records.jsonl, a .jsonl file or .tar shards"
         )
+    if is_compressed(path):
+        raise compressed(path)
     if path.suffix not in (".jsonl", ".tar"):
         raise DataError(
             "is neither .jsonl nor .tar", path=path, remedy="turn it into records with geoalign-data import"

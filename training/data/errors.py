@@ -7,3 +7,7 @@ from tiling.errors import GeoAlignError
 
 class DataError(GeoAlignError):
     """Training data is missing, damaged, or not laid out as expected."""
+
+
+class LayoutError(DataError):
+    """A path has none of the layouts that the readers know."""

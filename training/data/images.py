@@ -142,6 +142,13 @@ def _opened(payload: bytes, where: str) -> AbstractContextManager[Image]:
     return opening()
 
 
+def plain_path(path: str | Path) -> str:
+    """Return a path for messages without the ``..`` in it; behind a link, the file's own path."""
+    short = os.path.normpath(path)
+    real = os.path.realpath(path)
+    return short if os.path.realpath(short) == real else real
+
+
 def rebase(record: Record, root: Path, folder: Path) -> Record:
     """Return a record of one data set's folder as a record of another's: the picture stays where it is.
 
@@ -152,7 +159,8 @@ def rebase(record: Record, root: Path, folder: Path) -> Record:
     """
     name, member = split_name(record.image)
     try:
-        moved = Path(os.path.relpath((root / name).absolute(), folder.absolute())).as_posix()
+        # The way up from a folder behind a link is that of the folder itself, whatever leads to it.
+        moved = Path(os.path.relpath(root.resolve() / name, folder.resolve())).as_posix()
     except ValueError:  # another drive
         moved = (root / name).absolute().as_posix()
     return replace(record, image=moved if member is None else f"{moved}!{member}")

@@ -232,14 +232,20 @@ def _scan(path: Path, size: int) -> TarIndex:
                 forget(archive)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         if not offsets and is_compressed(path):
-            raise DataError(
-                "is a compressed archive", path=path, remedy="unpack the compression (gunzip), then it is read in place"
-            ) from error
+            raise compressed(path) from error
         at = min(-(-end // _BLOCK) * _BLOCK, size)
         raise DataError(
             "is not a sound tar archive", path=path, measured=f"{str(error)[:80]} at byte {at}", remedy="fetch it again"
         ) from error
     return TarIndex(path, names, np.array(offsets, np.int64), np.array(sizes, np.int64))
+
+
+def compressed(path: Path) -> DataError:
+    """Return the error of a file that must be unpacked first."""
+    return DataError(
+        "is compressed, so nothing can be read in place", path=path,
+        remedy="unpack it (gunzip or the like) and give the .tar or .jsonl",
+    )  # fmt: skip
 
 
 def is_compressed(path: Path) -> bool:

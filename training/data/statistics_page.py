@@ -103,7 +103,7 @@ def _summary(stats: Statistics) -> str:
         for title, marks in ((title, quartiles(counts)) for title, counts in rows)
     )
     notes = [f"{stats.oriented:,} boxes are oriented."] if stats.oriented else []
-    notes += [f"{stats.ambiguous:,} phrases fit several regions of their picture."] if stats.ambiguous else []
+    notes += [f"{stats.ambiguous:,} phrases are those of several regions of their picture."] if stats.ambiguous else []
     if stats.unreadable:
         notes.append(f"{stats.unreadable:,} records could not be read.")
     notes.append(f"Digest <code>{stats.digest[:16]}</code>.")

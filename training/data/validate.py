@@ -120,7 +120,8 @@ def validate(
         cancel: Stops between two records.
 
     Raises:
-        DataError: The path is missing or holds no records at all.
+        DataError: The path is missing, or a folder without a file of records. (A file without any is an error of the
+            report.)
         CancelledError: ``cancel`` was set.
     """
     found, checks = _Findings(most), _Checks()
@@ -139,6 +140,8 @@ def validate(
                 if count is not None:
                     _check_tokens(record, where, found, count)
             progress(number, total, f"checking {file.name}")
+    if not records and not found.errors:
+        found.add("holds no records", str(path))
     return Report(
         tuple(map(str, files)),
         records,
@@ -227,13 +230,14 @@ class _Checks:
         for index, region in enumerate(record.regions):
             self.negatives += len(region.hard_negatives)
             positives = {_plain(text) for text in (region.phrase, region.description) if text}
-            plain = [_plain(negative.text) for negative in region.hard_negatives]
-            for number, text in enumerate(plain):
+            earlier: set[str] = set()
+            for number, text in enumerate(_plain(negative.text) for negative in region.hard_negatives):
                 place = f"regions[{index}].hard_negatives[{number}] = {text!r:.60}"
                 if text in positives:
                     found.add("a hard negative equals its positive", where, place)
-                elif text in plain[:number]:
+                elif text in earlier:
                     found.add("a hard negative appears twice", where, place, is_error=False)
+                earlier.add(text)
 
     def _once(self, kind: str, group: str, value: str, where: str, found: _Findings) -> None:
         first = self._seen[group].setdefault(value, where)

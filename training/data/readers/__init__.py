@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiling.errors import UsageError
-from training.data.errors import DataError
+from training.data.errors import DataError, LayoutError
 from training.data.images import split_name
 from training.data.readers import (
     captions,
@@ -27,7 +27,7 @@ from training.data.readers import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from training.data.readers.base import Reader
+    from training.data.readers.base import Placed, Reader
     from training.data.schema import Record
 
 READERS: dict[str, Reader] = {
@@ -49,6 +49,7 @@ READERS: dict[str, Reader] = {
     )
 }
 """By name, in the order in which they look at a path."""
+OUTSIDE = "a picture lies outside of its data set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +72,34 @@ class Source:
         """Yield the records, one at a time. Boxes are as the source tells them: they may leave the image.
 
         Raises:
-            DataError: Something does not fit the layout; file and line are named. Or a picture lies outside of the
-                data set: a list of records from elsewhere must not reach into other folders of this machine.
+            DataError: Something does not fit the layout, or :func:`outside` tells that a picture lies elsewhere; file
+                and line are named.
         """
-        explicit = None if self.root == self.reader.root(self.path) else self.root
-        for record in self.reader.read(self.path, explicit):
-            name = split_name(record.image)[0].replace("\\", "/")
-            if Path(name).is_absolute() or os.path.normpath(name).startswith(os.pardir):
-                raise DataError(
-                    "a picture lies outside of its data set", path=self.path, measured=record.image[:90],
-                    remedy="name the folder that holds all pictures with --images",
-                )  # fmt: skip
+        for where, record in self.placed():
+            if (error := outside(record, where)) is not None:
+                raise error
             yield record
+
+    def placed(self) -> Iterator[Placed]:
+        """Yield each record with its place in the source, also those whose picture lies outside of the data set.
+
+        Raises:
+            DataError: Something does not fit the layout; file and line are named.
+        """
+        yield from self.reader.read(self.path, None if self.root == self.reader.root(self.path) else self.root)
+
+
+def outside(record: Record, where: str) -> DataError | None:
+    """Return the error of a record whose picture lies outside of its data set, else None.
+
+    A list of records from elsewhere must not reach into other folders of this machine.
+    """
+    name = split_name(record.image)[0].replace("\\", "/")
+    if not Path(name).is_absolute() and Path(os.path.normpath(name)).parts[:1] != (os.pardir,):
+        return None
+    return DataError(
+        OUTSIDE, path=where, measured=record.image[:90], remedy="name the folder that holds all pictures with --images"
+    )
 
 
 def detect(path: str | Path) -> str | None:
@@ -113,7 +130,8 @@ def open_source(path: str | Path, format: str | None = None, *, images: str | Pa
         images: Folder of the pictures, where it is not the one beside the file.
 
     Raises:
-        DataError: The path or the pictures' folder is missing, or has no layout that is known.
+        DataError: The path or the pictures' folder is missing.
+        LayoutError: The path has no layout that is known.
         UsageError: There is no layout of this name.
     """
     path = Path(path)
@@ -123,12 +141,14 @@ def open_source(path: str | Path, format: str | None = None, *, images: str | Pa
         raise DataError("is neither a folder nor a plain file", path=path, remedy="copy it into a file first")
     if format is not None and format not in READERS:
         raise UsageError("is no format", measured=format, remedy=f"use one of {', '.join(READERS)}")
+    if not path.is_dir() and not path.stat().st_size:
+        raise DataError("is empty", path=path, remedy="give a file that holds records")
     title = path.resolve().name if path.is_dir() else path.stem
     if path.is_dir() and not (READERS[format].detect(path) if format else detect(path)):
         path = _only_file(path, format) or path
     name = format or detect(path)
     if name is None:
-        raise DataError(
+        raise LayoutError(
             "has no layout that is known", path=path, remedy=f"name one with --format: {', '.join(READERS)}"
         )
     if images is not None and not Path(images).is_dir():

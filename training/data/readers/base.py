@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from training.data.dataset import parse_line
 from training.data.errors import DataError
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from training.data.schema import Box, Corners, Record
 
 _HEAD = 1 << 16
+_LINES = (".jsonl", ".ndjson")
+
+
+Placed: TypeAlias = "tuple[str, Record]"
+"""A record and where it stands: file and line, or what else finds it in its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Reader:
     title: str
     detect: Callable[[Path], bool]
     """Says by the contents whether a path has this layout; never raises."""
-    read: Callable[[Path, Path | None], Iterator[Record]]
+    read: Callable[[Path, Path | None], Iterator[Placed]]
     """Gives the records of a path; the second argument is the folder of the pictures, None where the layout says."""
     root: Callable[[Path], Path]
     """The folder that the records' images are relative to, unless the pictures' folder is given."""
@@ -63,7 +68,7 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         DataError: The file is missing or damaged, or holds something else.
     """
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
+    if path.suffix.lower() in _LINES:
         try:
             with path.open("rb") as handle:
                 for number, line in enumerate(handle, start=1):
@@ -84,11 +89,15 @@ def peek(path: Path) -> Any:  # noqa: ANN401 - whatever begins there
 
     Of an object too large for that, the names of its first keys come with None.
     """
-    if not path.is_file() or path.suffix.lower() not in (".json", ".jsonl", ".ndjson"):
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in (".json", *_LINES):
         return None
     try:
         with path.open("rb") as handle:
-            text = handle.read(_HEAD).decode("utf-8-sig", "ignore").lstrip()
+            head = handle.read(_HEAD)
+            if suffix in _LINES and b"\n" not in head.lstrip():
+                head += handle.readline()  # one record may hold any number of hard negatives
+            text = head.decode("utf-8-sig", "ignore").lstrip()
     except OSError:
         return None
     text = text.removeprefix("[").lstrip()
@@ -112,7 +121,7 @@ def need(item: Any, key: str, kind: type, where: str) -> Any:  # noqa: ANN401 - 
     value = item.get(key) if isinstance(item, dict) else None
     if not isinstance(value, kind):
         raise DataError(
-            f'has no "{key}"', path=where, measured=f"{value!r:.60}", remedy="name the format with --format"
+            f'has no "{key}"', path=where, measured=f"{value!r:.60}", remedy="mend it; it may be of another layout"
         )
     return value
 
@@ -170,8 +179,8 @@ def sized(width: Any, height: Any, root: Path, image: str, where: str) -> tuple[
 def place(name: str, root: Path, folders: Sequence[str] = ()) -> str:
     """Return an image's path from ``root``: as it is named, or in the first of some folders that has it.
 
-    A name without suffix gets the one of the file that is there. What is found nowhere stays as it is named, and is
-    reported when it is read.
+    A name without suffix gets the one of the file that is there. What is found nowhere is named in the first folder
+    that has pictures, else as it is, and is reported when it is read.
     """
     name = name.replace("\\", "/").removeprefix("./")
     for folder in ("", *folders):
@@ -180,7 +189,14 @@ def place(name: str, root: Path, folders: Sequence[str] = ()) -> str:
         for found in (stem, *(f"{stem}.{suffix}" for suffix in SUFFIXES)):
             if found in files:
                 return (Path(folder) / Path(name).parent / found).as_posix()
-    return name
+    homes = () if os.pardir in Path(name).parts else ("", *folders)  # what lies outside stays outside
+    home = next((folder for folder in homes if _pictured(root / folder / Path(name).parent)), "")
+    return (Path(home) / name).as_posix() if home else name
+
+
+@lru_cache(maxsize=256)
+def _pictured(folder: Path) -> bool:
+    return any(name.rpartition(".")[2].lower() in SUFFIXES for name in _listed(folder))
 
 
 @lru_cache(maxsize=256)

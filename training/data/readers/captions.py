@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from training.data.errors import DataError
 from training.data.images import SUFFIXES
-from training.data.readers.base import Reader, json_items, load_json, need, parent, peek, place, text_or_none
+from training.data.readers.base import Placed, Reader, json_items, load_json, need, parent, peek, place, text_or_none
 from training.data.schema import Record
 from training.data.shards import index_tar
 
@@ -31,7 +31,7 @@ def detect_karpathy(path: Path) -> bool:
     return isinstance(images, list) and bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
 
 
-def read_karpathy(path: Path, images: Path | None) -> Iterator[Record]:
+def read_karpathy(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records of ``{dataset, images: [{filename, split, sentences: [{raw}]}]}``.
 
     Raises:
@@ -44,7 +44,7 @@ def read_karpathy(path: Path, images: Path | None) -> Iterator[Record]:
         sentences = need(item, "sentences", list, where)
         texts = [text for entry in sentences if (text := text_or_none(need(entry, "raw", str, where)))]
         name = place(need(item, "filename", str, where), root, _FOLDERS)
-        yield _captioned(name, texts, source=source or path.stem, split=text_or_none(item.get("split")))
+        yield where, _captioned(name, texts, source=source or path.stem, split=text_or_none(item.get("split")))
 
 
 def detect_lines(path: Path) -> bool:
@@ -53,7 +53,7 @@ def detect_lines(path: Path) -> bool:
     return isinstance(first, dict) and "image" in first and "class" in first and isinstance(first.get("captions"), list)
 
 
-def read_lines(path: Path, images: Path | None) -> Iterator[Record]:
+def read_lines(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records of ``{image, class, split, captions}`` lines; pictures lie in folders or in tars beside it.
 
     Raises:
@@ -68,7 +68,7 @@ def read_lines(path: Path, images: Path | None) -> Iterator[Record]:
         record = _captioned(packed.get(name) or place(name, root, _FOLDERS), texts, label=_class(item, where))
         left = {key: value for key, value in item.items() if key not in ("image", "class", "split", "captions")}
         split, source = text_or_none(item.get("split")), text_or_none(left.pop("source", None))
-        yield replace(record, split=split, source=source or root.resolve().name, extra=left)
+        yield where, replace(record, split=split, source=source or root.resolve().name, extra=left)
 
 
 def _class(item: Mapping[str, object], where: str) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.data.errors import DataError
 from training.data.readers.base import (
+    Placed,
     Reader,
     bounds,
     corner_shares,
@@ -36,7 +37,7 @@ def detect(path: Path) -> bool:
     return isinstance(first, dict) and "annotations" in first and "images" in first
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield a record for each image, with the boxes that are no crowds; images without boxes too.
 
     Raises:
@@ -61,7 +62,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
         where = f"{path}: images[{index}]"
         name = place(need(item, "file_name", str, where), root, _FOLDERS)
         width, height = sized(item.get("width"), item.get("height"), root, name, where)
-        yield Record(
+        record = Record(
             image=name,
             width=width,
             height=height,
@@ -69,6 +70,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
             split=text_or_none(item.get("split")),
             regions=tuple(_region(entry, names, width, height, where) for where, entry in found[item.get("id")]),
         )
+        yield where, record
 
 
 def _source(whole: Mapping[str, Any], root: Path) -> str:

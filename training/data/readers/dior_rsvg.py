@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from training.data.errors import DataError
-from training.data.readers.base import Reader, numbers, place, shares, sized, text_or_none
+from training.data.readers.base import Placed, Reader, numbers, place, shares, sized, text_or_none
 from training.data.schema import Record, Region
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SPLITS = ("train", "val", "test")
 _FOLDERS = ("JPEGImages", "images", "../JPEGImages")
+_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +45,32 @@ def root(path: Path) -> Path:
 
 
 def detect(path: Path) -> bool:
-    """Say whether the first XML file of a folder has objects with descriptions."""
-    first = next(iter(sorted(_folder(path).glob("*.xml"))), None) if path.is_dir() else None
-    if first is None:
-        return False
+    """Say whether the first sound XML file of a folder has objects with descriptions: reading names a damaged one."""
     try:
-        return _parsed(first).find("object/description") is not None
+        first = first_tree(path) if path.is_dir() else None
     except DataError:
         return False
+    return first is not None and first.find("object/description") is not None
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def first_tree(path: Path) -> ET.Element | None:
+    """Return the first XML file of a folder that can be read, of a few; None where there is none at all.
+
+    Raises:
+        DataError: All of these are damaged; the first is named.
+    """
+    damage: DataError | None = None
+    for file in sorted(_folder(path).glob("*.xml"))[:_TRIED]:
+        try:
+            return _parsed(file)
+        except DataError as error:
+            damage = damage or error
+    if damage is not None:
+        raise damage
+    return None
+
+
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield a record for each XML file and split that it has objects of.
 
     Raises:
@@ -76,7 +92,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
             groups.setdefault(splits.of(number, file.stem), []).append(region)
             number += 1
         for split, regions in groups.items():
-            yield replace(record, split=split, regions=tuple(regions))
+            yield str(file), replace(record, split=split, regions=tuple(regions))
     if splits.objects and max(splits.objects) >= number:
         raise DataError(
             "the split lists number more objects than there are",

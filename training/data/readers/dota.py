@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from training.data.errors import DataError
-from training.data.readers.base import Reader, bounds, corner_shares, numbers, place, shares, sized
+from training.data.readers.base import Placed, Reader, bounds, corner_shares, numbers, place, shares, sized
 from training.data.schema import Record, Region
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def root(path: Path) -> Path:
     return path.parent if path.name in _LABELS else path
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield a record for each text file. Without the size of the picture, which its header tells, it cannot.
 
     Raises:
@@ -66,7 +66,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
         image = place(file.stem, top, _PICTURES)
         width, height = sized(None, None, top, image, str(file))
         meta = {key.lower(): value.strip() for key, value in _META.findall(text) if value.strip() not in ("", "null")}
-        yield Record(
+        record = Record(
             image=image,
             width=width,
             height=height,
@@ -75,6 +75,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
             regions=tuple(_region(words, width, height, f"{file}:{number}") for number, words in _objects(text)),
             extra=meta,
         )
+        yield str(file), record
 
 
 def _region(words: list[str], width: int, height: int, where: str) -> Region:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from training.data.readers.base import Reader, json_items, need, numbers, parent, peek, text_or_none
+from training.data.readers.base import Placed, Reader, json_items, need, numbers, parent, peek, text_or_none
 from training.data.schema import HardNegative, Record, Region
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def detect(path: Path) -> bool:
     return isinstance(first, dict) and "f_path" in first and bool(first.keys() & {"bbox_info", "short_caption"})
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records. The mapping is that of FG-CLIP's own data loader.
 
     Raises:
@@ -29,7 +29,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
     """
     del images  # f_path counts from whichever folder is the root
     for where, item in json_items(path):
-        yield Record(
+        record = Record(
             image=need(item, "f_path", str, where).replace("\\", "/"),
             source="FineHARD",
             brief_caption=text_or_none(item.get("short_caption")),
@@ -37,6 +37,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
             regions=tuple(_region(entry, where) for entry in item.get("bbox_info") or ()),
             extra={key: value for key, value in item.items() if key not in _KNOWN},
         )
+        yield where, record
 
 
 def _region(entry: Any, where: str) -> Region:  # noqa: ANN401 - a parsed JSON value

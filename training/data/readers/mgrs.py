@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.data.errors import DataError
 from training.data.readers.base import (
+    Placed,
     Reader,
     json_items,
     need,
@@ -34,7 +35,7 @@ def detect(path: Path) -> bool:
     return isinstance(first, dict) and "global_filepath" in first
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records. Boxes are read by the names of their values, and by their order where the names are others.
 
     Raises:
@@ -47,7 +48,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
         regions = tuple(_region(entry, where, sizes) for entry in item.get("segment") or ())
         width, height = sizes[0] if sizes else (None, None)
         brief = text_or_none(item.get("brief_caption"))
-        yield Record(
+        record = Record(
             image=place(need(item, "global_filepath", str, where), root, _FOLDERS),
             width=width,
             height=height,
@@ -57,6 +58,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
             regions=regions,
             extra={key: value for key, value in item.items() if key not in _KNOWN},
         )
+        yield where, record
 
 
 def _region(entry: Any, where: str, sizes: list[tuple[int, int]]) -> Region:  # noqa: ANN401

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from training.data.errors import DataError
-from training.data.readers.base import Reader, json_items, load_json, need, parent, peek, place
+from training.data.readers.base import Placed, Reader, json_items, load_json, need, parent, peek, place
 from training.data.webdataset import LONG_KEYS, SHORT_KEYS, from_item, short_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from training.data.schema import Record
 
 _FOLDERS = ("images", "Images", "imgs")
 
@@ -26,7 +24,7 @@ def detect(path: Path) -> bool:
     return any(key in first for key in SHORT_KEYS[:2]) and any(key in first for key in LONG_KEYS[:3])
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records of ``{image, short, long}`` objects.
 
     Raises:
@@ -37,8 +35,8 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
         image = place(need(item, "image", str, where), root, _FOLDERS)
         record = short_long(item, image)
         if record is None:
-            raise DataError('has neither "short" nor "long"', path=where, remedy="name the format with --format")
-        yield record
+            raise DataError('has neither "short" nor "long"', path=where, remedy="mend it; it may be of another layout")
+        yield where, record
 
 
 def detect_rsteller(path: Path) -> bool:
@@ -48,7 +46,7 @@ def detect_rsteller(path: Path) -> bool:
     return isinstance(item, dict) and "annotations" in item and "patch_id" in (item.get("metadata") or {})
 
 
-def read_rsteller(path: Path, images: Path | None) -> Iterator[Record]:
+def read_rsteller(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records of a folder of unpacked RSTeller patches: ``607.jpg`` and ``607.json``.
 
     Raises:
@@ -59,7 +57,7 @@ def read_rsteller(path: Path, images: Path | None) -> Iterator[Record]:
         record = from_item(load_json(file), image=place(file.stem, root), where=str(file))
         if record is None:
             raise DataError("is no patch of RSTeller", path=file, remedy="move other files away")
-        yield replace(record, source="RSTeller")
+        yield str(file), replace(record, source="RSTeller")
 
 
 READER = Reader("short-long", "{image, short, long} as JSON or JSON lines (DGTRSD)", detect, read, parent)

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 from tiling.errors import GeoAlignError
 from training.data.dataset import RECORDS, RsfgDataset
 from training.data.images import rebase
-from training.data.readers.base import Reader, parent, peek
+from training.data.readers.base import Placed, Reader, parent, peek
 from training.data.schema import RECORD_KEYS
-from training.data.shards import index_tar
+from training.data.shards import index_tar, is_compressed
 from training.data.webdataset import TEXTS, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from training.data.schema import Record
 
 _OURS = ("regions", "brief_caption", "detailed_caption")
 
@@ -31,7 +29,7 @@ def detect(path: Path) -> bool:
     return path.name == RECORDS or any(key in first for key in _OURS) or set(first) <= set(RECORD_KEYS)
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield the records as they are; those whose pictures lie under ``images`` with their path from there.
 
     Raises:
@@ -40,14 +38,14 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
     dataset = RsfgDataset([path])
     for index, record in enumerate(dataset):
         moved = record if images is None else rebase(record, dataset.root(index), images)
-        yield record if moved.image.startswith("../") else moved
+        yield dataset.key(index), record if moved.image.startswith("../") else moved
 
 
 def detect_shards(path: Path) -> bool:
     """Say whether the first archive holds samples: pictures with texts of the same name."""
     first = next(iter(sorted(path.glob("*.tar"))), None) if path.is_dir() else path
     if first is None or first.suffix != ".tar":
-        return False
+        return first is not None and is_compressed(first)  # reading it will say that it must be unpacked
     try:
         index = index_tar(first)
     except GeoAlignError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from training.data.readers.base import Reader, load_json, need, numbers, peek, place, text_or_none
+from training.data.readers.base import Placed, Reader, load_json, need, numbers, peek, place, text_or_none
 from training.data.schema import Record, Region
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def root(path: Path) -> Path:
     return path.parent if path.name.startswith("Annotations_") else path
 
 
-def read(path: Path, images: Path | None) -> Iterator[Record]:
+def read(path: Path, images: Path | None) -> Iterator[Placed]:
     """Yield a record for each annotation file, sorted by name.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
             name = need(item, "image", str, str(file))
             objects = item.get("objects") or []
             objects = [objects] if isinstance(objects, dict) else objects
-            yield Record(
+            record = Record(
                 image=place(name, top, (f"Images_{split}", "images", "Images")),
                 source="VRSBench",
                 scene=_PARENT.sub("", name.rpartition(".")[0] or name),
@@ -67,6 +67,7 @@ def read(path: Path, images: Path | None) -> Iterator[Record]:
                 regions=tuple(_region(entry, f"{file}: objects[{index}]") for index, entry in enumerate(objects)),
                 extra={key: value for key, value in item.items() if key not in _KNOWN},
             )
+            yield str(file), record
 
 
 def _region(entry: Mapping[str, Any], where: str) -> Region:
