@@ -82,5 +82,6 @@ SMALL = (
     "model.image_px=null", "data.workers=0", "data.min_region_px=0", "optim.batch=4", "optim.precision=fp32",
     "optim.checkpointing=false", "run.engine=plain", "optim.warmup_steps=2", "run.log_every=2",
     "run.validate_every=4", "run.save_every=3",
+    "start.any=true",
 )  # fmt: skip
 """The same as overrides, for the command line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import fields, replace
 
 import numpy as np
@@ -73,6 +74,10 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 def test_too_few_records():
     with pytest.raises(DataError, match=r"set optim.batch to 5"):
         Sampler(10, 8, 2, 0, seed=0)
+    with pytest.raises(DataError, match=r"use 3 processes at most"):
+        Sampler(3, 8, 4, 0, seed=0)
+    with pytest.raises(DataError, match=r"no records to train on; give a data set that holds some"):
+        Sampler(0, 8, 1, 0, seed=0)
 
 
 def test_resumed_batches_are_the_same_bit_for_bit(config):
@@ -146,7 +151,7 @@ def test_bad_records_are_replaced_counted_and_named_once(config, caplog):
     batches = take(loader, 8)
     keys = [key for batch in batches for key in batch.keys]
     assert len(keys) == 32 and not {"memory:3", "memory:8"} & set(keys)
-    assert loader.skipped[UNREADABLE] >= 4 and set(loader.unreadable) == {"memory:3", "memory:8"}
+    assert loader.skipped == {UNREADABLE: 2} and set(loader.unreadable) == {"memory:3", "memory:8"}
     assert sum("memory:3" in line for line in caplog.messages) == 1
     assert all(same(a, b) for a, b in zip(batches, take(Loader(data, full(), config), 8), strict=True))
 
@@ -312,8 +317,32 @@ def test_long_texts_are_cut_and_counted(config):
     sample = reader.sample("k", record, np.zeros((8, 8, 3), np.uint8), np.random.default_rng(0))
     exact = replace(sample, brief="house " * 75, detailed="house " * 246)
     batch, skipped = reader.batch([sample, exact])
-    assert batch.brief.shape == (2, 77) and batch.detailed.shape == (2, 248) and skipped == {"text cut": 2}
+    assert batch.brief.shape == (2, 77) and batch.detailed.shape == (2, 248) and skipped == [{"text cut": 2}, {}]
     assert (batch.brief[:, -1] == EOT).all() and (batch.detailed[:, -1] == EOT).all()
+
+
+def test_what_is_skipped_is_counted_once_however_often_it_is_read(config):
+    data = scenes()
+    data.records[1] = replace(data.records[1], brief_caption="house " * 300)
+    small = replace(data.records[2].regions[0], bbox=(0.5, 0.5, 0.5001, 0.5001))
+    data.records[2] = replace(data.records[2], regions=(*data.records[2].regions, small, small))
+    loader = Loader(data, full(), config)
+    steps = len(loader)
+    for _ in zip(range(3 * steps), loader.batches(), strict=False):
+        pass
+    once = Counter(dict(loader.skipped))
+    assert once["text cut"] >= 1 and sum(once.values()) == once["text cut"] + 2
+    one = Loader(data, full(), config)
+    for _ in zip(range(steps), one.batches(), strict=False):
+        pass
+    assert one.skipped == once
+
+
+def test_one_bad_record_of_one_is_counted_as_one(config):
+    data = Memory(scenes().records[:1], [None], bad={0: "is cut off"})
+    loader = Loader(data, replace(full(), optim=replace(full().optim, batch=1)), config)
+    with pytest.raises(DataError, match=r"1 of 1; the last: .*is cut off"):
+        take(loader, 1)
 
 
 def test_equal_texts_share_their_number(config):

@@ -103,6 +103,7 @@ def test_published_numbers():
         ("loss.principal=8", "set loss.granularity"),
         ("loss.granularity=equal", "loss.image_text, which is 0"),
         ("name.x=1", "'name.x' names no section"),
+        ("optim=3", "'optim' is a section, not a value; write optim.key=value"),
         ("optim.rate", "write section.key=value"),
     ],
 )
@@ -111,6 +112,23 @@ def test_a_wrong_override_is_one_line_that_says_what_is_right(override, told):
         load_recipe("geoalign-stage2-b16", [override])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+    assert ".yaml" not in str(error.value)  # the packaged file is not at fault
+
+
+def test_the_override_that_is_wrong_is_named(tmp_path):
+    def told(*overrides, source="geoalign-stage2-b16"):
+        with pytest.raises(RecipeError) as error:
+            load_recipe(source, overrides)
+        return str(error.value)
+
+    assert told("run.seed=1", "optim.rate=fast").startswith("override optim.rate=fast: optim.rate must be a number")
+    assert told("data.crops=none").startswith("override data.crops=none: loss.consistency needs the crops of regions")
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: geoalign-stage2-b16\noptim: {rat: 1}\n")
+    assert told("run.seed=1", source=own).startswith(f"{own}: optim.rat is unknown")
+    own.write_text("name: own\nmodel:\noptim: [1]\n")
+    assert told("model.init=a", source=own).startswith(f"{own}: optim must be a section")
+    assert told("model.init=a", "optim.rate=1", source=own).startswith(f"{own}: optim must be a section")
 
 
 def test_more_principal_components_than_images_are_refused():
@@ -220,7 +238,7 @@ def test_a_recipe_of_the_embedded_model_reads_back_and_is_listed(name, tmp_path)
         ("head.top_share=1", "head.top_share must be between 0 and 1 (1.0)"),
         ("seed=-1", "seed must be from 0 to 2³² − 1 (-1)"),
         ("seed.x=1", "'seed.x' names no section"),
-        ("head=1", "'head' names no section"),
+        ("head=1", "'head' is a section, not a value"),
         ("rate=1", "write head.rate=…"),
         ("tune.epoch=1", "did you mean tune.epochs?"),
         ("head.epochs=1.5", "head.epochs must be a whole number (1.5)"),

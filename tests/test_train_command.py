@@ -105,12 +105,6 @@ def test_what_is_exported_is_the_last_checkpoint(finished, tmp_path):
     assert "region_top1" in card
 
 
-def test_a_second_stage_starts_from_the_run_of_the_first(finished, place, tmp_path):
-    told = call(*asked(place, tmp_path / "next", "--init", finished[0], "--steps", 1))
-    assert told.exit_code == 0, told.output
-    assert load_encoder(str(tmp_path / "next" / "model"), device="cpu").config.text_cfg["tables"] == "77+248"
-
-
 @pytest.mark.parametrize("recipe", ["farslip-stage1", "dgtrs-b16"])
 def test_the_other_systems_run_too(place, tmp_path, recipe):
     told = call(*asked(place, tmp_path / "run", "--steps", 2, recipe=recipe))
@@ -147,6 +141,14 @@ def test_what_is_missing_is_one_line(arguments, told, tmp_path, monkeypatch):
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_without_records_is_told_before_the_model_is_made(tmp_path):
+    (tmp_path / "none.jsonl").touch()
+    result = call("run", "geoalign-stage1-b16", "-o", tmp_path / "x", "--data", tmp_path / "none.jsonl")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there are no records to train on; give a data set")
+    assert result.stderr.count("\n") == 1
 
 
 def test_print_config_is_the_recipe_and_dry_run_draws_the_first_batch(place, tmp_path):

@@ -39,6 +39,24 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartRecipe:
+    """What the start model must be for this recipe; None leaves it open."""
+
+    width: int | None = None
+    """Width of the image tower."""
+    layers: int | None = None
+    """Layers of the image tower."""
+    patch_px: int | None = None
+    """Side of its patches."""
+    image_px: int | None = None
+    """Side of the images that its positions are for; that of ``model.image_px`` is taken too."""
+    stage: int | None = None
+    """The stage that trained it, by its run's record: 0 none, 1 the first. This recipe is the stage after it."""
+    any: bool = False
+    """Whether a model that differs is accepted; the model card then says in what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossRecipe:
     """Weights and options of the losses; a weight of 0 leaves a loss, and what only it needs, out."""
 
@@ -172,6 +190,7 @@ class Recipe:
 
     name: str
     model: ModelRecipe
+    start: StartRecipe = field(default_factory=StartRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)

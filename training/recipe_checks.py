@@ -101,6 +101,10 @@ def _ranges(recipe: Recipe) -> Iterator[tuple[bool, str, str]]:
     yield run.log_every >= 1, "run.log_every", "1 or more"
     yield run.validate_every >= 0 and run.save_every >= 0, "run.validate_every", "0 (at the end) or more"
     yield run.keep >= 1, "run.keep", "1 or more"
+    for key in ("width", "layers", "patch_px", "image_px"):
+        value = getattr(recipe.start, key)
+        yield value is None or value >= 1, f"start.{key}", "1 or more"
+    yield recipe.start.stage is None or recipe.start.stage >= 0, "start.stage", "0 (no stage) or more"
     yield model.image_px is None or 16 <= model.image_px <= 4096, "model.image_px", "from 16 to 4,096"
     yield model.text_layers >= 1, "model.text_layers", "1 or more"
     yield model.text_width > 0 and model.text_width % 64 == 0, "model.text_width", "a multiple of 64"

@@ -120,14 +120,43 @@ def read_recipe(source: str | Path, overrides: Sequence[str], kind: Kind[R]) -> 
     """Read a recipe of a kind together with the sources of its values; see :func:`load_recipe`."""
     path = find_recipe(source, kind)
     values, notes = _read(path, (), kind)
-    for text in overrides:
-        key, value = _override(text, path, kind)
+    given = dict(_override(text, kind) for text in overrides)
+    try:
+        built = _sound(_laid_over(values, given), path, kind)
+    except RecipeError as error:
+        wrong = [f"{text:.80}" for text in overrides if text.partition("=")[0].strip() in error.what.split()]
+        if not given or not (wrong or _is_sound(values, path, kind)):
+            raise
+        where = f"override {', '.join(wrong or overrides)}"
+        raise RecipeError(error.what, path=where, measured=error.measured, remedy=error.remedy) from error
+    return Loaded(built, notes | dict.fromkeys(given, "set on the command line"))
+
+
+def _laid_over(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's values with those of the command line; a section that is none is left for :func:`build`."""
+    changed = dict(values)
+    for key, value in given.items():
         section, _, item = key.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[item] = value
-        notes[key] = "set on the command line"
+        part = {} if changed.get(section) is None else changed[section]
+        if not section:
+            changed[item] = value
+        elif isinstance(part, dict):
+            changed[section] = part | {item: value}
+    return changed
+
+
+def _is_sound(values: Mapping[str, Any], path: Path, kind: Kind[Any]) -> bool:
+    try:
+        _sound(values, path, kind)
+    except RecipeError:
+        return False
+    return True
+
+
+def _sound(values: Mapping[str, Any], path: Path, kind: Kind[R]) -> R:
     built = build(values, kind, where=str(path))
     kind.check(built, functools.partial(RecipeError, path=path))
-    return Loaded(built, notes)
+    return built
 
 
 def find_recipe(source: str | Path, kind: Kind[Any] = RUN_RECIPE) -> Path:
@@ -198,17 +227,17 @@ def _notes(text: str) -> dict[str, str]:
     return found
 
 
-def _override(text: str, path: Path, kind: Kind[Any]) -> tuple[str, Any]:
+def _override(text: str, kind: Kind[Any]) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not re.fullmatch(r"(\w+\.)?\w+", key):
-        raise RecipeError(f"cannot be set like this: {text!r}", path=path, remedy="write section.key=value")
+        raise RecipeError(f"cannot be set like this: {text!r}", remedy="write section.key=value")
     section, dot, _ = key.partition(".")
+    if key in kind.sections:
+        raise RecipeError(f"{key!r} is a section, not a value", remedy=f"write {key}.key=value")
     if section not in kind.hints or bool(dot) != (section in kind.sections):
         homes = kind.homes(key)
-        raise RecipeError(
-            f"{key!r} names no section", path=path, remedy=f"write {homes[0] if homes else 'section.key'}=…"
-        )
+        raise RecipeError(f"{key!r} names no section", remedy=f"write {homes[0] if homes else 'section.key'}=…")
     try:
         return key, yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:

@@ -48,6 +48,7 @@ def model_card(config: ModelConfig, recipe: Recipe, trained: Trained, tensors: M
     lines = [
         f"# {config.name}", "", f"{config.title}, trained with `geoalign-train`.", "",
         "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), "",
+        *_departures(recipe, trained),
         "Ask with it: `geoalign ask RASTER TEXT --model FOLDER`, with the path of this folder.", "",
         "## Data", "", *_data(trained), "",
         "## Figures", "", *_figures(trained), "",
@@ -59,6 +60,14 @@ def model_card(config: ModelConfig, recipe: Recipe, trained: Trained, tensors: M
         versions = ", ".join(f"{name} {version}" for name, version in trained.software.items())
         lines += ["## Software", "", versions, ""]
     return "\n".join(lines)
+
+
+def _departures(recipe: Recipe, trained: Trained) -> list[str]:
+    """Say where the recipe's name promises another model than this."""
+    if not trained.departures:
+        return []
+    differences = "; ".join(trained.departures)
+    return [f"**The recipe {recipe.name} is for another start model** (`start.any`): this one is {differences}.", ""]
 
 
 def _data(trained: Trained) -> list[str]:

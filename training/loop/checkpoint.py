@@ -38,7 +38,9 @@ _FORMAT = 1
 _STEP = re.compile(r"step-(\d{8,})")
 # What may differ between a run and its continuation; the rest of a recipe decides what is learned. The data are
 # compared by the digest of their records, and where the run started from no longer matters.
-_FREE = re.compile(r"name|model\.init|run\.(?!seed).*|data\.(train|validation|workers)|optim\.(batch|checkpointing)")
+_FREE = re.compile(
+    r"name|model\.init|start\..*|run\.(?!seed).*|data\.(train|validation|workers)|optim\.(batch|checkpointing)"
+)
 
 
 @dataclass(frozen=True, slots=True)

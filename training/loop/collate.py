@@ -227,9 +227,12 @@ class Reader:
 
     # ---- several
 
-    def batch(self, samples: Sequence[Sample]) -> tuple[Batch, Counter[str]]:
-        """Return samples as tensors, and the counts of what was skipped in them, texts that were cut among it."""
-        skipped = sum((sample.skipped for sample in samples), Counter[str]())
+    def batch(self, samples: Sequence[Sample]) -> tuple[Batch, list[Counter[str]]]:
+        """Return samples as tensors, and what was skipped in each of them, by reason; cut texts are among it."""
+        skipped = [Counter(sample.skipped) for sample in samples]
+        pairs = list(zip(samples, skipped, strict=True))
+        counts_of_regions = [counts for sample, counts in pairs for _ in sample.texts]
+        counts_of_negatives = [counts for sample, counts in pairs for _ in sample.negatives]
         starts = np.cumsum([0, *(len(sample.boxes) for sample in samples)])
         brief = [sample.brief for sample in samples]
         region = [text for sample in samples for text in sample.texts]
@@ -238,7 +241,9 @@ class Reader:
             int(start) + box for start, sample in zip(starts, samples, strict=False) for box, _ in sample.negatives
         ]
         detailed = [sample.detailed for sample in samples] if self.needs.detailed else []
-        short = _tokens(self.short, [*brief, *region, *negatives], skipped)
+        short = _tokens(
+            self.short, [*brief, *region, *negatives], [*skipped, *counts_of_regions, *counts_of_negatives]
+        )  # fmt: skip
         parts = short.split([len(brief), len(region), len(negatives)])
         side = self.preprocess.image_px
         crops = [crop for sample in samples for crop in sample.crops]
@@ -276,12 +281,11 @@ def _int64(values: Sequence[int]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int64)
 
 
-def _tokens(tokenizer: Tokenizer, texts: Sequence[str], skipped: Counter[str]) -> torch.Tensor:
-    """Return (N, n) tokens, as wide as the longest text, and count the texts that were cut."""
+def _tokens(tokenizer: Tokenizer, texts: Sequence[str], counts: Sequence[Counter[str]]) -> torch.Tensor:
+    """Return (N, n) tokens, as wide as the longest text, and count each text that was cut where it belongs."""
     tokens, ends = tokenizer.encode(texts)
-    # A text of the full width may have been cut; a shorter one cannot.
-    full = [text for text, end in zip(texts, ends.tolist(), strict=True) if end == tokenizer.context - 1]
-    cuts = sum(not tokenizer.fits(text) for text in full)
-    if cuts:
-        skipped["text cut"] += cuts
+    for text, end, own in zip(texts, ends.tolist(), counts, strict=False):
+        # A text of the full width may have been cut; a shorter one cannot.
+        if end == tokenizer.context - 1 and not tokenizer.fits(text):
+            own["text cut"] += 1
     return tokens

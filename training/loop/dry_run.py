@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tiling.files import atomic_file
+from training.loop.cautions import cautions
 from training.loop.job import PICTURE, check_ready
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ def dry_run(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> dict[st
     from training.loop.loader import Loader
     from training.loop.ranks import join
     from training.loop.schedule import total_steps
+    from training.model.fit import check_start
     from training.model.start import start
 
     check_ready(recipe)
     ranks = join()
     dataset = RsfgDataset(recipe.data.train)
+    held_out = RsfgDataset(recipe.data.validation) if recipe.data.validation else None
+    departures = check_start(recipe)
     student, config = start(recipe, seed=recipe.run.seed)
     loader = Loader(dataset, recipe, config, rank=ranks.rank, world=ranks.world, workers=0)
     counts = count_parameters(student)
@@ -62,9 +66,11 @@ def dry_run(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> dict[st
     say(f"{ranks.world} × {recipe.optim.batch} images a step, first batch: {describe(batch)}")
     say(f"parameters: {counts['trained']:,} trained, {counts['frozen']:,} frozen")
     say(f"memory: about {numbers['memory_gb']:.2g} GB on each device; geoalign-train profile measures it")
-    if recipe.data.validation:
-        say(f"validation: {len(RsfgDataset(recipe.data.validation))} records")
-    say(f"first batch: {draw_batch(batch, folder / PICTURE)}")
+    if held_out is not None:
+        say(f"validation: {len(held_out)} records")
+    for line in cautions(recipe, steps, dataset, held_out, departures):
+        say(line)
+    say(f"first batch: {draw_batch(batch, folder / PICTURE)}, {shown(batch)}")
     return numbers
 
 
@@ -112,23 +118,37 @@ def memory_gb(recipe: Recipe, config: ModelConfig, batch: Batch, trained: int, p
 
 
 def draw_batch(batch: Batch, target: Path) -> Path:
-    """Draw the first images of a batch with their boxes, captions and phrases, as the model gets them."""
+    """Draw images of a batch with their boxes, captions and phrases, as the model gets them; see :func:`chosen`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    count = min(len(batch.images), _SHOWN)
-    columns = min(count, 4)
-    rows = math.ceil(count / columns)
+    numbers = chosen(batch)
+    columns = min(len(numbers), 4)
+    rows = math.ceil(len(numbers) / columns)
     figure = Figure(figsize=(4.2 * columns, 5 * rows), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
+    figure.suptitle(shown(batch), fontsize=11, x=0.01, ha="left")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in axes:
         panel.set_axis_off()
-    for number in range(count):
-        _draw_image(axes[number], batch, number)
+    for panel, number in zip(axes, numbers, strict=False):
+        _draw_image(panel, batch, number)
     with atomic_file(target, overwrite=True) as path:
         figure.savefig(path)
     return target
+
+
+def chosen(batch: Batch) -> list[int]:
+    """Return the images of a batch that are drawn: those with regions before others, each in the batch's order."""
+    bare = set(range(len(batch.images))) - set(batch.image_of.tolist())
+    return sorted(range(len(batch.images)), key=lambda number: number in bare)[:_SHOWN]
+
+
+def shown(batch: Batch) -> str:
+    """Say how much of a batch its picture shows."""
+    drawn = chosen(batch)
+    regions = sum(number in drawn for number in batch.image_of.tolist())
+    return f"{len(drawn)} of {len(batch.images)} images, {regions} of {len(batch.boxes)} regions"
 
 
 def _draw_image(axes: Axes, batch: Batch, number: int) -> None:
@@ -146,7 +166,7 @@ def _draw_image(axes: Axes, batch: Batch, number: int) -> None:
         axes.text(left, top, str(place + 1), color="black", backgroundcolor=colour, fontsize=8)
         if len(batch.region):
             negatives = int((batch.negative_of == region).sum())
-            lines.append(f"{place + 1}: {_words(batch.region[region])} ({negatives} negatives)")
+            lines.append(f"{place + 1} ({negatives} negatives): {_words(batch.region[region])}")
     text = "\n".join(line if len(line) < 60 else line[:58] + "…" for line in lines)
     axes.set_title(text, fontsize=8, loc="left")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan, nan
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -45,7 +46,7 @@ class Engine(Protocol):
         """Learn from a batch; ``progress`` is the share of the run that is over, from 0 to 1.
 
         Returns:
-            Means over the ranks of what the student reports, with ``loss`` and ``grad_norm`` (before clipping). Where
+            What the student reports, with ``loss`` and ``grad_norm`` (before clipping): see :func:`mean_report`. Where
             one of these two is not finite, the caller must give up: the weights may be spoilt.
         """
 
@@ -107,9 +108,17 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def mean_report(parts: dict[str, Tensor], norm: Tensor | float, ranks: Ranks) -> dict[str, float]:
-    """Return the means over the ranks of a step's figures and its gradient norm, with one wait for the device."""
+    """Return the means over the ranks of a step's figures and its gradient norm, with one wait for the device.
+
+    NaN is a figure that a rank had nothing for: the mean is that of the others, NaN where there is none. Not so of
+    ``loss`` and ``grad_norm``, whose NaN on one rank is one on all.
+    """
+    names = (*parts, "grad_norm")
     figures = torch.stack(
         [torch.as_tensor(value).detach().float().to(ranks.device) for value in (*parts.values(), norm)]
-    )
-    sums = ranks.total(figures.tolist())
-    return {name: value / ranks.world for name, value in zip((*parts, "grad_norm"), sums, strict=True)}
+    ).tolist()
+    there = [name in ("loss", "grad_norm") or not isnan(value) for name, value in zip(names, figures, strict=True)]
+    known = [value if kept else 0.0 for value, kept in zip(figures, there, strict=True)]
+    sums = ranks.total([*known, *map(float, there)])
+    pairs = zip(names, sums[: len(names)], sums[len(names) :], strict=True)
+    return {name: total / count if count else nan for name, total, count in pairs}

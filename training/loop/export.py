@@ -48,6 +48,8 @@ class Trained:
     figures: Mapping[str, float] = field(default_factory=dict)
     """Last validation."""
     software: Mapping[str, str] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
+    """In what the start model was not what the recipe is for."""
 
 
 def write_model(

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import platform
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from geoalign_core.models.config import ModelConfig
 from tiling.errors import OutputExistsError, UsageError
-from tiling.files import atomic_file, write_error
+from tiling.files import write_error
 from tiling.progress import silent
-from training.recipe_file import RUN_RECIPE, build, dump_recipe, to_dict
+from training.loop.cautions import cautions
+from training.loop.record import RUN, RunRecord, last_metrics, read_run, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from geoalign_core.models.config import ModelConfig
     from tiling.progress import CancelToken, Progress
     from training.data.dataset import RsfgDataset
     from training.loop.engine import Engine
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from training.model.student import Student
     from training.recipe import Recipe
 
-RECIPE, RUN, MODEL, LOCK = "recipe.yaml", "run.json", "model", ".lock"
+MODEL, LOCK = "model", ".lock"
 PICTURE = "first-batch.png"
 """What a dry run leaves in the folder."""
 _CLIP = "clip."
@@ -178,7 +178,6 @@ def _train(
     progress: Progress,
     cancel: CancelToken | None,
 ) -> Path:
-    from training.data.dataset import RsfgDataset
     from training.loop import checkpoint
     from training.loop.engine import make_engine
     from training.loop.loader import Loader
@@ -186,16 +185,18 @@ def _train(
     from training.loop.trainer import Trainer
     from training.loop.validate import Validator
 
-    dataset = RsfgDataset(recipe.data.train)
-    held_out = RsfgDataset(recipe.data.validation) if recipe.data.validation else None
+    dataset, held_out = _sets(recipe, ranks)
     say(f"{recipe.name}: {_count(len(dataset), 'record')}; making the model")
     last = checkpoint.find(folder)
-    student, config = _student(recipe, folder, resumed=last is not None)
-    loader = Loader(dataset, recipe, config, rank=ranks.rank, world=ranks.world, workers=recipe.data.workers)
     data = _describe({"training": dataset, "validation": held_out}, recipe)
+    student, record = _student(recipe, folder, data, resumed=last is not None)
+    config = record.config
+    loader = Loader(dataset, recipe, config, rank=ranks.rank, world=ranks.world, workers=recipe.data.workers)
     if ranks.rank == 0 and last is None:  # a run that goes on stays what it was
-        _write_run(folder, recipe, config, data, options.notes)
+        write_run(folder, record, options.notes)
     steps, images = total_steps(recipe.optim, len(loader)), ranks.world * recipe.optim.batch
+    for line in cautions(recipe, steps, dataset, held_out, record.departures):
+        say(line)
     log = _log(folder, last, recipe, config, student, say, ranks, steps) if ranks.rank == 0 else None
     validator = Validator(held_out, config, recipe, limit=options.limit) if held_out else None
     trainer = Trainer(
@@ -222,26 +223,40 @@ def _train(
     if log:
         from training.loop.export import write_model
 
-        known = _known(outcome.step, outcome.step * images, data, log.last, log.figures)
+        known = _known(outcome.step, outcome.step * images, record, log.last, log.figures)
         write_model(weights, config, recipe, target, trained=known, overwrite=True)
         say(f"{_count(outcome.step, 'step')} in {outcome.seconds:.0f} s; the model: {target}")
         say(f'ask with it: geoalign ask RASTER "…" --model {target}')
     return target
 
 
+def _sets(recipe: Recipe, ranks: Ranks) -> tuple[RsfgDataset, RsfgDataset | None]:
+    """Return the records to learn from and those held out; too few are told before the model is made, for minutes."""
+    from training.data.dataset import RsfgDataset
+    from training.loop.loader import Sampler
+
+    dataset = RsfgDataset(recipe.data.train)
+    held_out = RsfgDataset(recipe.data.validation) if recipe.data.validation else None
+    Sampler(len(dataset), recipe.optim.batch, ranks.world, ranks.rank, recipe.run.seed)
+    return dataset, held_out
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _student(recipe: Recipe, folder: Path, *, resumed: bool) -> tuple[Student, ModelConfig]:
-    """Return the model that a run starts from; one that goes on has all its weights in its checkpoint."""
+def _student(recipe: Recipe, folder: Path, data: Mapping[str, Any], *, resumed: bool) -> tuple[Student, RunRecord]:
+    """Return the model that a run starts from, and its record; one that goes on has all weights in its checkpoint."""
+    from training.model.fit import check_start
     from training.model.start import start
     from training.model.student import Student
 
     if not resumed:
-        return start(recipe, seed=recipe.run.seed)
-    config = read_run(folder)[1]
-    return Student(config, recipe), config
+        departures = check_start(recipe)
+        student, config = start(recipe, seed=recipe.run.seed)
+        return student, RunRecord(recipe, config, data, departures)
+    record = dataclasses.replace(read_run(folder), recipe=recipe, data=data)
+    return Student(record.config, recipe), record
 
 
 def _validating(validator: Validator, say: Callable[[str], None]) -> Callable[[nn.Module, int], dict[str, float]]:
@@ -283,9 +298,8 @@ def _log(
 
 def _skipped(loader: Loader) -> Iterator[str]:
     """Yield one line about the records that were left out, if some were."""
-    counts = {name: count for name, count in loader.skipped.items() if count}
-    if counts:
-        yield "skipped: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    if counts := loader.skipped:
+        yield "skipped: " + ", ".join(f"{count} × {name}" for name, count in counts.items())
 
 
 def _masters(engine: Engine, ranks: Ranks) -> dict[str, torch.Tensor]:
@@ -308,7 +322,7 @@ def _describe(sets: Mapping[str, RsfgDataset | None], recipe: Recipe) -> dict[st
 
 
 def _known(
-    step: int, images: int, data: Mapping[str, Any], losses: Mapping[str, float], figures: Mapping[str, float]
+    step: int, images: int, record: RunRecord, losses: Mapping[str, float], figures: Mapping[str, float]
 ) -> Trained:
     import torch
 
@@ -317,22 +331,7 @@ def _known(
 
     software = {"python": platform.python_version(), "torch": torch.__version__}
     own = {name: value for name, value in losses.items() if name in LOSSES}
-    return Trained(step, images, data, own, figures, software)
-
-
-def _write_run(
-    folder: Path, recipe: Recipe, config: ModelConfig, data: Mapping[str, Any], notes: Mapping[str, str]
-) -> None:
-    """Write down what the run is, so that its checkpoints can be exported without its data or start model."""
-    description = {"recipe": to_dict(recipe), "config": dataclasses.asdict(config), "data": data}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(folder / RECIPE, overwrite=True) as path:
-            path.write_text(dump_recipe(recipe, notes=notes), encoding="utf-8")
-        with atomic_file(folder / RUN, overwrite=True) as path:
-            path.write_text(json.dumps(description, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise write_error(folder, error) from error
+    return Trained(step, images, record.data, own, figures, software, record.departures)
 
 
 def export_run(folder: Path, target: Path) -> Path:
@@ -353,42 +352,8 @@ def export_run(folder: Path, target: Path) -> Path:
     last = checkpoint.find(folder)
     if last is None:
         raise UsageError("holds no checkpoint of a run", path=folder, remedy="give the folder of geoalign-train run -o")
-    recipe, config, data = read_run(folder)
+    record = read_run(folder)
     position, held = checkpoint.read(last)
     weights = {name.removeprefix(_CLIP): value for name, value in held.items() if name.startswith(_CLIP)}
-    losses, figures = _last_metrics(folder, position.samples)
-    known = _known(position.step, position.samples, data, losses, figures)
-    return write_model(weights, config, recipe, target, trained=known)
-
-
-def read_run(folder: Path) -> tuple[Recipe, ModelConfig, dict[str, Any]]:
-    """Return what a run's folder says of it: recipe, model and data sets.
-
-    Raises:
-        UsageError: The description is missing or damaged.
-    """
-    try:
-        description = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        recipe = build(description["recipe"], RUN_RECIPE, where=str(folder / RUN))
-        return recipe, ModelConfig.from_dict(description["config"]), dict(description["data"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            "is not a run's description", path=folder / RUN, measured=" ".join(str(error).split())[:120],
-            remedy="give the folder of a run whose run.json is whole",
-        ) from error  # fmt: skip
-
-
-def _last_metrics(folder: Path, samples: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the last logged losses and validation figures up to so many images."""
-    from training.loop.logs import METRICS
-    from training.loop.plots import VALIDATION, read_metrics
-
-    if not (folder / METRICS).is_file():
-        return {}, {}
-    last = {}
-    for name, (seen, values) in read_metrics(folder / METRICS, by="samples").items():
-        before = [value for at, value in zip(seen, values, strict=True) if at <= samples]
-        if before:
-            last[name] = before[-1]
-    figures = {name.removeprefix(VALIDATION): value for name, value in last.items() if name.startswith(VALIDATION)}
-    return {name: value for name, value in last.items() if not name.startswith(VALIDATION)}, figures
+    known = _known(position.step, position.samples, record, *last_metrics(folder, position.samples))
+    return write_model(weights, record.config, record.recipe, target, trained=known)

@@ -33,6 +33,7 @@ UNREADABLE = "record not readable"
 """Key of :attr:`Loader.skipped` for records that were replaced."""
 _PREFETCH = 2
 _MOST_BAD = 0.5
+_MOST_COUNTED = np.iinfo(np.uint16).max  # of one reason in one record
 _NAMED = 20
 _SPARE_STEPS = 8
 
@@ -79,11 +80,16 @@ class Sampler:
     def __post_init__(self) -> None:
         if not (self.batch >= 1 and 0 <= self.rank < self.world and self.seed >= 0):
             raise ValueError(f"no such part of a batch: {self}")
+        if not self.count:
+            raise DataError(
+                "there are no records to train on", remedy="give a data set that holds some, by data.train or --data"
+            )
         if self.count < self.batch * self.world:
+            most = self.count // self.world
             raise DataError(
                 "there are fewer records than a step takes",
                 measured=f"{self.count} records, {self.world} × {self.batch} per step",
-                remedy=f"set optim.batch to {self.count // self.world} at most" if self.count >= self.world else None,
+                remedy=f"set optim.batch to {most} at most" if most else f"use {self.count} processes at most",
             )  # fmt: skip
 
     def __len__(self) -> int:
@@ -136,11 +142,10 @@ class Loader:
         self.dataset, self.seed = dataset, recipe.run.seed
         self.workers = recipe.data.workers if workers is None else workers
         self.sampler = Sampler(len(dataset), recipe.optim.batch, world, rank, self.seed)
-        self.skipped: Counter[str] = Counter()
-        """What was left out since the loader was made, by reason."""
         self.unreadable: dict[str, str] = {}
         """Records that were replaced, by key, with the reason."""
-        self._bad: Counter[int] = Counter()
+        self._skips: dict[str, NDArray[np.uint16]] = {}
+        self._bad: tuple[int, set[str]] = (0, set())
         reader = Reader(recipe, config)
         if reader.needs.categories:  # names are read from all the records: only where they are wanted
             reader = Reader(recipe, config, dataset.category_names)
@@ -149,6 +154,15 @@ class Loader:
     def __len__(self) -> int:
         """Return the steps of an epoch."""
         return len(self.sampler)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What was left out since the loader was made, by reason: each text, region and record once.
+
+        A record is read in every epoch and augmented anew; of what it lost, the most in one reading counts.
+        """
+        counts = Counter({reason: int(most.sum()) for reason, most in self._skips.items()})
+        return counts + Counter({UNREADABLE: len(self.unreadable)})
 
     def batches(self, step: int = 0) -> Iterator[Batch]:
         """Yield batches without end, epoch after epoch, from global step ``step`` on.
@@ -177,10 +191,14 @@ class Loader:
 
     def _count(self, item: dict[str, Any]) -> None:
         """Take over what a worker counted, name records once, and stop where most of the data is bad."""
-        self.skipped.update(item["skipped"])
-        epoch = item["epoch"]
+        for index, reason, number in item["skipped"]:
+            most = self._skips.setdefault(reason, np.zeros(len(self.dataset), np.uint16))
+            most[index] = max(int(most[index]), min(number, _MOST_COUNTED))
+        if item["epoch"] != self._bad[0]:
+            self._bad = (item["epoch"], set())
+        bad = self._bad[1]
         for key, reason in item["bad"]:
-            self._bad[epoch] += 1
+            bad.add(key)
             if key in self.unreadable:
                 continue
             self.unreadable[key] = reason
@@ -189,8 +207,8 @@ class Loader:
             elif len(self.unreadable) == _NAMED + 1:
                 LOG.warning("more records are left out, counted from here on")
         records = len(self) * self.sampler.batch
-        if self._bad[epoch] > _MOST_BAD * records:
-            raise _too_many(self._bad[epoch], records, item["bad"][-1][1] if item["bad"] else "")
+        if len(bad) > _MOST_BAD * records:
+            raise _too_many(len(bad), records, item["bad"][-1][1] if item["bad"] else "")
 
 
 def _too_many(bad: int, records: int, last: str) -> DataError:
@@ -257,6 +275,7 @@ class _Made(Dataset[dict[str, Any]]):
         """Return a batch as plain values, which may be pinned and cross processes; errors cross as text."""
         bad: list[tuple[str, str]] = []
         samples: list[Sample] = []
+        taken: list[int] = []
         spares = iter(task.spares)
         for first in task.indices:
             index: int | None = first
@@ -264,18 +283,22 @@ class _Made(Dataset[dict[str, Any]]):
                 found = self._sample(index, task.epoch)
                 if isinstance(found, Sample):
                     samples.append(found)
+                    taken.append(index)
                     break
                 bad.append(found)
                 index = next(spares, None)
-        made: dict[str, Any] = {"epoch": task.epoch, "bad": bad, "skipped": {}, "batch": {}, "failed": ""}
+        made: dict[str, Any] = {"epoch": task.epoch, "bad": bad, "skipped": [], "batch": {}, "failed": ""}
         if len(samples) < len(task.indices):
-            made["failed"] = str(_too_many(len(bad), len(bad) + len(samples), bad[-1][1]))
+            records = {key for key, _ in bad}  # the spares come round to records that were tried before
+            made["failed"] = str(_too_many(len(records), len({*task.indices, *task.spares}), bad[-1][1]))
             return made
         batch, skipped = self.reader.batch(samples)
-        if bad:
-            skipped[UNREADABLE] += len(bad)
         return made | {
-            "skipped": dict(skipped),
+            "skipped": [
+                (index, reason, number)
+                for index, counts in zip(taken, skipped, strict=True)
+                for reason, number in counts.items()
+            ],
             "batch": {item.name: getattr(batch, item.name) for item in fields(Batch)},
         }
 

@@ -180,7 +180,7 @@ class RunLog:
         self._events = Events(folder / EVENTS, purge=step + 1 if step else None)
         self._warned: set[str] = set()
         self.last: dict[str, float] = {}
-        """The last numbers of training."""
+        """The last numbers of training; what the last step did not measure stays as it was."""
         self.figures: dict[str, float] = {}
         """The last figures of validation, without their prefix."""
 
@@ -191,7 +191,7 @@ class RunLog:
         figures = {name: value for name, value in values.items() if name.startswith(VALIDATION)}
         if len(figures) < len(values):
             values |= self._utilisation(values.get("seconds_per_step", 0.0))
-            self.last = {name: value for name, value in values.items() if name not in figures}
+            self.last |= {name: value for name, value in values.items() if name not in figures}
             self._say(self._line(step, self.last))
         with self._going_on():
             self._metrics.add(step, {**values, "samples": samples})

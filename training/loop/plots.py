@@ -113,17 +113,37 @@ def _lines(axes: Axes, series: Series, names: Sequence[str], label: str, strip: 
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("images seen", fontsize=9)
     for number, name in enumerate(names):
-        steps, values = series[name]
+        steps, values = with_gaps(series, name)
         total = name == "loss"
         axes.plot(
             steps, values, label=name.removeprefix(strip), linewidth=2.0 if total else 1.2,
-            color=_COLOURS[number % len(_COLOURS)], marker="o" if len(steps) < _POINTS else None, markersize=2.5,
+            color=_COLOURS[number % len(_COLOURS)], marker="o", markevery=_marked(values), markersize=2.5,
             linestyle="-" if number < len(_COLOURS) else "--",
         )  # fmt: skip
     if names:
         axes.legend(fontsize=7, framealpha=0.8, edgecolor="none", ncols=1 + len(names) // 8)
     else:
         axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", color="#888888")
+
+
+def with_gaps(series: Series, name: str) -> tuple[list[int], list[float]]:
+    """Return a curve with NaN at the rows of training that did not measure it; validation has rows of its own."""
+    places, values = series[name]
+    if name.startswith(VALIDATION) or "loss" not in series:
+        return places, values
+    known = dict(zip(places, values, strict=True))
+    every = sorted({*places, *series["loss"][0]})
+    return every, [known.get(place, math.nan) for place in every]
+
+
+def _marked(values: Sequence[float]) -> list[int]:
+    """Return which points get a marker: all of a short curve, and those that no line reaches."""
+    there = [False, *(not math.isnan(value) for value in values), False]
+    short = len(values) < _POINTS
+    return [
+        place for place in range(len(values))
+        if there[place + 1] and (short or not (there[place] or there[place + 2]))
+    ]  # fmt: skip
 
 
 def _rate(axes: Axes, series: Series) -> None:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Protocol
 
 from tiling.errors import CancelledError, GeoAlignError
@@ -70,9 +70,9 @@ class Trainer:
         folder: The run's, the same on every rank.
         validate: Called on every rank with the student in evaluation mode and the step; returns figures.
         log: Called on rank 0 with the step and its figures: ``samples`` (images seen by all ranks), means of what the
-            student reports, ``grad_norm``, ``rate``, ``epoch``, ``samples_per_s``, ``seconds_per_step``,
-            ``data_share`` (of the time spent waiting for data) and ``eta_s``; after a validation its figures as
-            ``validation/NAME``.
+            student reports over the steps that measured it (what none did is left out), ``grad_norm``, ``rate``,
+            ``epoch``, ``samples_per_s``, ``seconds_per_step``, ``data_share`` (of the time spent waiting for data) and
+            ``eta_s``; after a validation its figures as ``validation/NAME``.
         progress: Steps done and to do; called on every rank, so give :func:`tiling.progress.silent` to all but rank 0.
         cancel: Stops the run at the next step, on all ranks, with a checkpoint.
         resume: Go on from the folder's last checkpoint, where there is one.
@@ -253,11 +253,11 @@ class Trainer:
 
 
 class _Meter:
-    """Means of reports and times since the last figures."""
+    """Means of reports and times since the last figures; a figure that is NaN was not measured at that step."""
 
     def __init__(self, images: int) -> None:
         self._images = images
-        self._sums: dict[str, float] = defaultdict(float)
+        self._known: dict[str, list[float]] = defaultdict(list)
         self._steps = 0
         self._seconds = self._waited = 0.0
         self._mark = time.monotonic()
@@ -272,7 +272,8 @@ class _Meter:
     def add(self, report: dict[str, float]) -> None:
         """Count a step."""
         for name, value in report.items():
-            self._sums[name] += value
+            if not isnan(value):
+                self._known[name].append(value)
         self._steps += 1
         now = time.monotonic()
         self._seconds, self._mark = self._seconds + now - self._mark, now
@@ -282,14 +283,14 @@ class _Meter:
         self._mark = time.monotonic()
 
     def figures(self, left: int) -> dict[str, float]:
-        """Return the means and begin anew; ``left`` are the steps that are left."""
+        """Return the means of what was measured and begin anew; ``left`` are the steps that are left."""
         each = self._seconds / max(self._steps, 1)
-        figures = {name: value / max(self._steps, 1) for name, value in self._sums.items()} | {
+        figures = {name: sum(values) / len(values) for name, values in self._known.items()} | {
             "seconds_per_step": each,
             "samples_per_s": self._images / max(each, 1e-9),
             "data_share": self._waited / max(self._seconds, 1e-9),
             "eta_s": each * left,
         }
-        self._sums.clear()
+        self._known.clear()
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
         return figures

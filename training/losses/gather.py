@@ -102,6 +102,20 @@ class Gather:
             distributed.all_reduce(count)
         return count
 
+    def differ(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return whether the rows of all ranks have at least two different numbers, () bool.
+
+        Args:
+            ids: (K,) int64; numbers below 0 do not count.
+        """
+        most = torch.iinfo(ids.dtype).max
+        high = torch.cat([ids, ids.new_full((1,), -1)]).amax()
+        low = torch.cat([ids.masked_fill(ids < 0, most), ids.new_full((1,), most)]).amin()
+        ends = torch.stack([high, -low])
+        if self.joined:
+            distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        return ends[0] > -ends[1]
+
     def share(self, own: torch.Tensor, total: torch.Tensor | int) -> torch.Tensor:
         """Return own · R / total: sums of rows become shares whose mean over ranks is the mean over all rows.
 

@@ -12,6 +12,7 @@ from training.losses.distil import patch_distillation, region_category
 from training.losses.gather import Gather
 from training.losses.granularity import principal, schedule
 from training.losses.regions import collapse, consistency, hard_negatives, region_phrase
+from training.model.measured import mark_unmeasured
 from training.recipe_checks import check
 
 if TYPE_CHECKING:
@@ -140,24 +141,25 @@ def objective(
         weights: Of :func:`weights_at`.
 
     Returns:
-        ``loss`` () with its gradient; parts and monitors () detached.
+        ``loss`` () with its gradient; parts and monitors () detached, NaN where the batch has nothing to measure.
     """
-    parts = _texts(features, batch, scales, loss, weights) | _regions(features, batch, scales, loss)
+    # The loader gives every rank as many images.
+    texts, regions = Gather.distributed(loss.gather, equal=True), Gather.distributed(loss.region_gather)
+    parts = _texts(features, batch, scales, loss, weights, texts) | _regions(features, batch, scales, loss, regions)
     shares = {
         "image_text": loss.image_text, "region": loss.region, "hard_negative": loss.hard_negative,
         "consistency": loss.consistency, "textual": loss.textual, "distil": loss.distil, "category": loss.category,
     }  # fmt: skip
     total = torch.stack([share * parts[name] for name, share in shares.items() if share > 0]).sum()
-    values = {name: value.detach() for name, value in parts.items()}
-    return {"loss": total, **values, **_monitors(features, batch, scales)}
+    values = {name: value.detach() for name, value in parts.items()} | _monitors(features, batch, scales)
+    return {"loss": total, **mark_unmeasured(values, features, batch, loss, texts, regions)}
 
 
 def _texts(
-    features: Features, batch: Batch, scales: Scales, loss: LossRecipe, weights: Weights | None
+    features: Features, batch: Batch, scales: Scales, loss: LossRecipe, weights: Weights | None, gather: Gather
 ) -> dict[str, torch.Tensor]:
     """Return L_g, or L_long and L_short with their sum, and L_HTC."""
     parts: dict[str, torch.Tensor] = {}
-    gather = Gather.distributed(loss.gather, equal=True)  # the loader gives every rank as many images
 
     def match(images: torch.Tensor, texts: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
         return image_text(
@@ -182,10 +184,11 @@ def _texts(
     return parts
 
 
-def _regions(features: Features, batch: Batch, scales: Scales, loss: LossRecipe) -> dict[str, torch.Tensor]:
+def _regions(
+    features: Features, batch: Batch, scales: Scales, loss: LossRecipe, gather: Gather
+) -> dict[str, torch.Tensor]:
     """Return L_RPA, L_HNA, L_VIC and FarSLIP's two."""
     parts: dict[str, torch.Tensor] = {}
-    gather = Gather.distributed(loss.region_gather)
     if loss.region:
         parts["region"] = region_phrase(
             _there(features.regions), _there(features.region_texts), batch.region_id, scales.region,

@@ -39,7 +39,8 @@ ANCESTORS = {"geoalignclip": ("fgclip",), "dgtrs": ("longclip",)}
 parts, and DGTRS-CLIP is a fork of Long-CLIP."""
 _PLAIN = ("openai", "openclip", "georsclip", "remoteclip", "skyclip")
 """CLIPs with nothing of their own but what they have learnt."""
-_RANDOM = "random:"
+RANDOM = "random:"
+"""What an ``init`` of random weights begins with."""
 _RUN_MODEL = "model"
 _LONG_SCALES = {"logit_scale_region": "region", "logit_scale_hardneg": "hard_negative"}
 
@@ -63,8 +64,8 @@ def start(recipe: Recipe, *, store: Path | None = None, seed: int) -> tuple[Stud
     family = find_family(wanted.family)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # modules draw weights when they are made; those are never used
-        if wanted.init.startswith(_RANDOM):
-            architecture = random_architecture(wanted.init.removeprefix(_RANDOM), image_px=wanted.image_px)
+        if wanted.init.startswith(RANDOM):
+            architecture = random_architecture(wanted.init.removeprefix(RANDOM), image_px=wanted.image_px)
             activation = family.activations[0]
             config = model_config(
                 architecture, family, activation, name=recipe.name, title=recipe.name, source=wanted.init
@@ -90,7 +91,7 @@ def _load(wanted: ModelRecipe, family: Family, store: Path | None) -> tuple[Mode
     from geoalign_core.models.clip_encoder import load_model
     from geoalign_core.models.describe import check_weights
 
-    found = locate(_place(wanted.init, store))
+    found = locate(place(wanted.init, store))
     config = found.config
     if config.family == "embedded":
         raise ModelError(
@@ -118,7 +119,7 @@ def _load(wanted: ModelRecipe, family: Family, store: Path | None) -> tuple[Mode
     return config, dict(load_model(config, found.folder / found.weights).state_dict())
 
 
-def _place(init: str, store: Path | None) -> str:
+def place(init: str, store: Path | None = None) -> str:
     """Return what the registry finds the model by; of a run's folder, the model that it has exported."""
     if store is not None and NAME.fullmatch(init) and (store / init).is_dir():
         return str(store / init)

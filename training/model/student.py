@@ -180,7 +180,7 @@ class Student(nn.Module):
             ``hard_negative``, ``consistency``, ``textual``, ``distil``, ``category``, ``long``, ``short``) and the
             monitors (``scale``, with temperatures of their own ``scale_region`` and ``scale_hardneg``, ``collapse``,
             ``collapse_images``, ``accuracy_i2t``, ``accuracy_region``), () detached. Which there are does not depend
-            on the batch.
+            on the batch; those that it has nothing for are NaN.
 
         Raises:
             UsageError: There are fewer images than principal components.
