@@ -16,6 +16,7 @@ from training.cli import main
 from training.embedded.card import BEGIN, END, CardError, read_card, render_figures, update_card
 from training.embedded.evaluate import recalls_both_ways
 from training.embedded.held_out import export_boxes
+from training.embedded.targets import render_targets
 from training.evaluation.command import main as eval_main
 from training.evaluation.metrics.classification import classify
 from training.evaluation.metrics.pointing import patch_figures
@@ -130,3 +131,16 @@ def test_help_does_not_load_torch():
 
     code = "import sys\nfrom training.cli import main\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_card_says_which_targets_were_missed(request):
+    card = request.config.rootpath / CARD
+    figures, text = read_card(card), card.read_text(encoding="utf-8")
+    for line in filter(None, render_targets(figures)):
+        assert line in text.splitlines()
+    figures["captions"]["text_to_image_recall_1_5_10"] = [11.0, 30.0, 50.0]
+    del figures["aircraft 0.5 m"]  # as in a card of before it was measured
+    better = "\n".join(render_targets(figures))
+    assert "**None was missed.**" in better
+    assert "| text → image, recall at 1 (%) | ≥ 11 | 11.0 | met |" in better
+    assert "single windows" not in better

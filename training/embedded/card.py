@@ -10,6 +10,7 @@ from tiling.errors import GeoAlignError
 from tiling.files import atomic_file
 from training.embedded.data import PROTOCOL
 from training.embedded.held_out import CALIBRATION, CAPTIONS, NAMES, OTHER_WORDS, PATCHES, QUESTIONS, suite
+from training.embedded.targets import render_targets
 from training.evaluation.result import read_result
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def render_figures(figures: dict[str, Any]) -> str:
     both = ("image → text", "image_to_text"), ("text → image", "text_to_image")
     lines = [
         f"Protocol `{figures['protocol']}`, model key `{figures['key'][:16]}…`.", "",
+        *render_targets(figures), "",
         f"| captions and scenes, {captions['images']} held-out images | | measured by |", "|---|---|---|",
     ]  # fmt: skip
     for title, way in both:
