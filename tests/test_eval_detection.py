@@ -16,6 +16,7 @@ from tests.eval_pictures import job, lines, picture
 from tiling.errors import UsageError
 from training.data.errors import DataError
 from training.evaluation.metrics.detection import Judged, Rules, average_precision, box_iou, corner_iou, judge, match
+from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.tasks.detect import TASK
 
 ELEVEN, ALL, TEXT = TASK.protocols
@@ -282,6 +283,27 @@ def test_dior_by_hand(tmp_path):
     assert eleven.metrics["map"].value == pytest.approx(((6 * 100 + 5 * 200 / 3) / 11 + 100 + 0) / 3)
 
 
+def test_pictures_tell_found_from_missed_as_the_figures_do(tmp_path):
+    data = voc(tmp_path / "DIOR")
+    items = json.loads(results(tmp_path / "found.json").read_text())
+    twice = next(item for item in items if item["image_id"] == "00001" and item["score"] == 0.9)
+    (tmp_path / "found.json").write_text(json.dumps([*items, {**twice, "score": 0.45}, {**twice, "score": 0.2}]))
+    shown = run(data, tmp_path, detections=tmp_path / "found.json").details["pictures"]
+    marks = {
+        picture["title"].rsplit("/", 1)[-1][:5]: sorted((mark["kind"], mark["label"]) for mark in picture["boxes"])
+        for picture in shown
+    }
+    assert marks["00001"] == [
+        ("false", "airport"), ("false", "ship"), ("hit", "airport"), ("hit", "tenniscourt"),
+        ("truth", "airport"), ("truth", "tenniscourt"),
+    ]  # fmt: skip
+    assert marks["00002"] == [
+        ("false", "airport"), ("hit", "airport"), ("truth", "airport"), ("truth", "airport, difficult"),
+    ]  # fmt: skip
+    assert marks["00003"] == [("missed", "ship")]
+    assert [picture["caption"].partition(",")[0] for picture in shown].count("1 missed") == 1
+
+
 def test_every_file_gives_the_same(tmp_path):
     data = voc(tmp_path / "DIOR")
     expected = run(data, tmp_path, detections=results(tmp_path / "a.json")).metrics
@@ -363,18 +385,34 @@ def test_oriented_files(tmp_path):
     folder, tasks = tmp_path / "dota", tmp_path / "task1"
     (folder / "labelTxt-v1.0").mkdir(parents=True)
     tasks.mkdir()
+    picture(folder / "images" / "P1.png")
     diamond = "20 0 40 20 20 40 0 20"
     (folder / "labelTxt-v1.0" / "P1.txt").write_text(f"imagesource:x\ngsd:1\n{diamond} ship 0\n{diamond} plane 1\n")
     (tasks / "Task1_ship.txt").write_text("P1 0.9 0 0 40 0 40 40 0 40\nP1 0.8 " + diamond + "\n")
     turned = run(folder, tmp_path, detections=tasks)  # the upright square covers twice the diamond: IoU 0.5
     assert turned.settings["oriented"] and turned.metrics["map"].value == 100
-    assert run(folder, tmp_path, detections=tasks, iou=0.6).metrics["map"].value == 50
+    strict = run(folder, tmp_path, detections=tasks, iou=0.6)
+    assert strict.metrics["map"].value == 50
+    drawn = [(mark["kind"], mark["corners"][0]) for mark in strict.details["pictures"][0]["boxes"]]
+    assert drawn == [("truth", [20, 0]), ("truth", [20, 0]), ("false", [0, 0]), ("hit", [20, 0])]
     upright = run(folder, tmp_path, detections=tasks, iou=0.6, boxes="upright")
+    assert [mark["box"] for mark in upright.details["pictures"][0]["boxes"]] == [[0, 0, 40, 40]] * 4
     assert upright.metrics["map"].value == 100 and any("upright" in note for note in upright.notes)
     assert upright.dataset.counts["classes_without_boxes"] == 1  # the only plane is difficult
     (tasks / "Task1_ship.txt").write_text("P1 0.9 0 0 40 40\n")
     with pytest.raises(UsageError, match="not oriented"):
         run(folder, tmp_path, detections=tasks, boxes="oriented")
+
+
+def test_boxes_without_area_are_told(tmp_path):
+    boxes = [[20, 0, -20, 18], [3, 3, 0, 9], [0, 0, 9, 9]]
+    items = [{"image_id": "00001", "category": "ship", "bbox": box, "score": 0.5} for box in boxes]
+    (tmp_path / "found.json").write_text(json.dumps(items))
+    data = voc(tmp_path / "DIOR")
+    for rules, count in (({}, 2), ({"coordinates": "inclusive"}, 1)):
+        result = run(data, tmp_path, detections=tmp_path / "found.json", **rules)
+        assert result.dataset.counts["detections_without_area"] == count
+        assert any(note.startswith(f"{count} detections have no area") for note in result.notes)
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -413,6 +451,16 @@ def test_wrong_data_and_settings(tmp_path):
     (data / "Annotations" / "00001.xml").write_text("<annotation>")
     with pytest.raises(DataError, match="is not XML"):
         run(data, tmp_path, detections=found)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("matching", "voc"), ("matching", "coco"), ("coordinates", "continuous"), ("coordinates", "inclusive")],
+)
+def test_boxes_are_matched_as_the_protocol_says(tmp_path, monkeypatch, name, rule):
+    monkeypatch.setitem(PROTOCOLS[ALL].numbers, name, rule)
+    data, found = voc(tmp_path / "DIOR"), results(tmp_path / "found.json")
+    assert run(data, tmp_path, detections=found).settings[name] == rule
 
 
 def test_a_limit_keeps_what_belongs_to_it(tmp_path):

@@ -17,6 +17,7 @@ from tiling.progress import CancelToken, silent
 from training.data.errors import DataError
 from training.evaluation.layouts.boxes import read_boxes, words_for
 from training.evaluation.metrics.pointing import Curve, near_boxes, patch_figures, patch_labels
+from training.evaluation.protocols import PROTOCOLS
 
 
 def test_labels_by_hand():
@@ -112,6 +113,52 @@ def test_pointing_with_the_tolerance_of_the_literature():
     assert patch_figures(odds, labels, ["a"], near=near).pointing == 1
 
 
+@pytest.mark.parametrize("protocol", ["point-windows", "point-program"])
+def test_a_patch_at_the_protocol_s_threshold_is_said_to_be_inside(protocol):
+    from scipy.special import logit
+
+    level = logit(np.float32(PROTOCOLS[protocol].numbers["threshold"]))
+    odds = [np.array([[level, np.nextafter(level, np.float32(-1)), level - 1, level + 1]], np.float32)]
+    found = patch_figures(odds, [np.array([[1, 1, 0, 0]], np.int8)], ["a"])
+    assert (found.precision_at_half, found.recall_at_half) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_map_of_one_score_is_no_hit_wherever_the_object_lies(place):
+    labels = np.zeros(4, np.int8)
+    labels[place] = 1
+    assert patch_figures([np.zeros((2, 2), np.float32)], [labels.reshape(2, 2)], ["a"]).pointing == 0
+
+
+def test_equal_best_patches_are_a_hit_only_together():
+    odds = [np.array([[2.0, 1.0, 2.0]], np.float32), np.array([[0.0, 2.0, np.nan]], np.float32)]
+    labels = [np.array([[1, 0, 1]], np.int8), np.array([[0, 1, 0]], np.int8)]
+    assert patch_figures(odds, labels, ["a", "a"]).pointing_hits == 1  # three best patches in two windows
+    labels[1] = np.array([[0, -1, 0]], np.int8)
+    assert patch_figures(odds, labels, ["a", "a"]).pointing_hits == 0
+    assert patch_figures(odds, labels, ["a", "a"], rim="ignore").pointing_hits == 1
+    assert patch_figures(odds, labels, ["a", "a"], rim="inside").pointing_hits == 1
+    near = [np.array([[True, False, False]]), np.array([[False, True, False]])]
+    assert patch_figures(odds, labels, ["a", "a"], near=near).pointing_hits == 0
+
+
+@given(st.integers(0, 2**31), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_the_pointing_game_knows_no_order_of_patches_windows_and_scenes(seed, rng):
+    shuffle = np.random.default_rng(rng.randrange(2**31))
+    odds, labels, groups = random_samples(seed, ties=True)
+    windows = shuffle.permutation(len(odds))
+    patches = [shuffle.permutation(odds[0].size) for _ in odds]
+    names = dict(zip(sorted(set(groups)), shuffle.permutation(sorted(set(groups))).tolist(), strict=True))
+    mixed = patch_figures(
+        [odds[window].ravel()[patches[window]] for window in windows],
+        [labels[window].ravel()[patches[window]] for window in windows],
+        [names[groups[window]] for window in windows],
+    )
+    found = patch_figures(odds, labels, groups)
+    assert (mixed.pointing_hits, mixed.pointing_scenes) == (found.pointing_hits, found.pointing_scenes)
+
+
 # The task.
 
 
@@ -165,15 +212,20 @@ def test_boxes_and_words(coco):
 
 def test_both_protocols_end_to_end(coco, tiny_model, tmp_path):
     cache = tmp_path / "cache"
-    result = run(
-        tiny_model, coco, cache, pictures=str(tmp_path / "pictures"), words="plane=jet|plane;Storage_Tank=tank"
-    )
+    result = run(tiny_model, coco, cache, words="plane=jet|plane;Storage_Tank=tank")
     assert result.dataset.counts["images"] == 3 and result.dataset.counts["boxes"] == 3
     by_word = {item["word"]: item for item in result.details["questions"]}
     planes = (by_word["jet"]["average_precision"] + by_word["plane"]["average_precision"]) / 2
     assert result.metrics["AP"].value == pytest.approx((planes + by_word["tank"]["average_precision"]) / 2)
     assert by_word["tank"]["pointing_scenes"] == 2 and by_word["jet"]["pointing_scenes"] == 1
-    assert any((tmp_path / "pictures").iterdir())
+    rows = [row for row in result.details["scenes"] if np.isfinite(row["average_precision"]) and row["word"] != "plane"]
+    pictures = result.details["pictures"]
+    assert len(pictures) == len(rows) == 3
+    assert max(row["average_precision"] for row in rows) == pytest.approx(
+        float(pictures[0]["caption"].rsplit(" ", 1)[1]), abs=5e-4
+    )
+    for shown in pictures:
+        assert shown["boxes"] and shown["heat"] and shown["points"][0]["kind"] in ("hit", "false")
     files = {path: path.stat().st_mtime_ns for path in (cache / "patches").iterdir()}
     one = next(iter(files))
     one.write_bytes(one.read_bytes()[:50])  # damaged: made again
@@ -186,15 +238,25 @@ def test_both_protocols_end_to_end(coco, tiny_model, tmp_path):
         math.ceil(height / 16 - 0.5) * math.ceil(width / 16 - 0.5)
         for height, width in ((160, 300), (100, 90), (128, 128))
     )
+    exact, inside = (run(tiny_model, coco, cache, tolerance_px=zero).metrics for zero in ("0", "0.0"))
+    assert exact == inside
     pixels = run(tiny_model, coco, cache, "point-program")
     assert pixels.metrics["base rate"].value == pytest.approx(asked.metrics["base rate"].value)
     assert not list(coco.glob("*.geoalign"))
 
 
+@pytest.mark.parametrize("rim", ["outside", "inside"])
+def test_rims_are_what_the_protocol_says(coco, tiny_model, tmp_path, monkeypatch, rim):
+    asked = run(tiny_model, coco, tmp_path / "cache", rim=rim, words="plane=plane")
+    monkeypatch.setitem(PROTOCOLS["point-windows"].numbers, "rim", rim)
+    found = run(tiny_model, coco, tmp_path / "cache", words="plane=plane")
+    assert found.notes == asked.notes and rim in found.notes[0] and found.metrics == asked.metrics
+
+
 def test_objects_of_one_size_and_limits(coco, tiny_model, tmp_path):
     result = run(tiny_model, coco, tmp_path / "cache", object_px="120", limit=2)
     assert result.dataset.counts["images"] == 2 and "2 of 3 images" in " ".join(result.notes)
-    assert result.settings["object_px"] == "120"
+    assert result.settings["object_px"] == 120 and result.settings["scale"] is None
 
 
 @pytest.mark.parametrize(
@@ -206,6 +268,7 @@ def test_objects_of_one_size_and_limits(coco, tiny_model, tmp_path):
         ("point-windows", {"window_px": "100"}, "whole patches"),
         ("point-windows", {"rim": "half"}, "rim has no value"),
         ("point-windows", {"tolerance_px": "far"}, "tolerance_px"),
+        ("point-windows", {"tolerance_px": "-1"}, "0 or more"),
         ("point-windows", {"only": "/nowhere.txt"}, "list of images"),
         ("point-program", {"colour": "red"}, "colour"),
     ],

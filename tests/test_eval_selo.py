@@ -117,6 +117,131 @@ def test_a_plateau_is_one_peak_at_its_middle_and_level_zero_none():
     assert len(selo_peaks.find_peaks(at_half - 1)) == 0
 
 
+# Constants. What is written out is the published program's, SemanticLocalizationMetrics at 1e9596d (Yuan et al. 2022):
+# evaluations/SLM.py for figures and peaks, predict/generate_selo.py for the map. None comes from the code under test.
+
+
+def test_figures_have_the_published_constants():
+    """Rsu's 0.707, the circle's 1.5, Ras's 3, Rda's 0.5 and the weights 0.4, 0.35, 0.25."""
+    mask = np.zeros((30, 40), bool)
+    mask[:15, :20] = True  # a quarter: three unmarked pixels to each marked one
+    prob = np.where(mask, 0.8, 0.2).astype(np.float32)
+    assert selo.rsu(prob, mask) == pytest.approx(1 - math.exp(-0.707 * (0.8 * 300) / (0.2 * 900) * 3), abs=1e-6)
+    circle = selo.circle_of([[60, 80], [140, 80], [140, 120], [60, 120]])
+    assert circle == selo.Circle(100, 100, int(1.5 * math.hypot(40, 20)))
+    assert selo.ras([circle], peaks((100 + 67 // 2, 100))) == pytest.approx(
+        (math.exp(3 * 33 / 67) - 1) / (math.exp(3) - 1)
+    )
+    for count in (2, 3, 5):
+        assert selo.rda([circle], peaks(*[(100, 100)] * count)) == pytest.approx(0.5 + math.exp(-0.5 * (count + 2)))
+    assert [selo.Selo(*three).rmi for three in ((1, 1, 0), (0, 0, 0), (0, 1, 1))] == pytest.approx([0.4, 0.35, 0.25])
+
+
+def slow_smooth(values):
+    """Smooth rows of 8-bit levels five times by a mean of 50, mirrored, as OpenCV's ``boxFilter`` does."""
+    for _ in range(5):
+        padded = np.pad(values.astype(np.int64), ((0, 0), (25, 24)), mode="reflect")
+        values = np.rint(np.lib.stride_tricks.sliding_window_view(padded, 50, axis=1).mean(axis=-1)).astype(np.uint8)
+    return values
+
+
+def slow_peaks(row):
+    """Return the peaks' columns in a map whose rows are all like this one, 8-bit levels."""
+    smooth = slow_smooth(row[None])[0]
+    top = np.array([0 < value == smooth[max(0, x - 500) : x + 500].max() for x, value in enumerate(smooth)])
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], top, [False]]).astype(int)))
+    middles = [int((first + last - 1) / 2) for first, last in zip(ends[::2], ends[1::2], strict=True)]
+    return [x for x in middles if row[x] / 255 >= 0.5]
+
+
+def test_smoothing_is_five_means_over_fifty():
+    grey = np.random.default_rng(5).integers(0, 256, (3, 400)).astype(np.uint8)
+    grey[2, 200:] = 255
+    for row in grey:
+        found = selo_peaks.smoothed(np.repeat(row[None], 60, axis=0))
+        assert np.array_equal(found, np.repeat(slow_smooth(row[None]), 60, axis=0))
+    step = np.repeat(np.where(np.arange(600) < 300, 0, 255)[None].astype(np.uint8), 300, axis=0)
+    found = np.flatnonzero((selo_peaks.smoothed(step)[0] > 0) & (selo_peaks.smoothed(step)[0] < 255))
+    assert found[0] >= 300 - 5 * 25 and found[-1] < 300 + 5 * 25  # so far a pixel reaches, not farther
+
+
+@pytest.mark.parametrize("fainter", ["left", "right"])
+def test_a_peak_hides_fainter_ones_within_a_thousand_pixels(fainter):
+    """Two bars, ever farther apart: the fainter becomes a peak at one distance, to the pixel."""
+    seen = []
+    for apart in range(255, 275):
+        row = np.zeros(1500, np.uint8)
+        row[200:500] = 255
+        row[500 + apart : 800 + apart] = 180
+        row = row if fainter == "right" else row[::-1].copy()
+        expected = slow_peaks(row)
+        assert selo_peaks.find_peaks(np.repeat(row[None], 4, axis=0))[:, 0].tolist() == expected
+        seen.append(len(expected))
+    assert seen == sorted(seen) and set(seen) == {1, 2}
+
+
+def test_peaks_are_at_least_a_half():
+    for level, count in ((127, 0), (128, 1)):
+        row = np.zeros(900, np.uint8)
+        row[300:600] = level
+        assert len(slow_peaks(row)) == len(selo_peaks.find_peaks(np.repeat(row[None], 5, axis=0))) == count
+    for level, count in ((0.4999, 0), (0.5, 1)):
+        assert len(selo_peaks.find_peaks(np.full((40, 40), level, np.float32))) == count
+
+
+def slow_map(height, width, match):
+    """Make the map of an image from a function that matches a tile (row, col, side)."""
+    from io import BytesIO
+
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    placed = set()
+    for side in (256, 512, 768):
+        for offset in (0, side // 2):
+            for row in range(offset, height, side):
+                for col in range(offset, width, side):
+                    placed.add((min(row, height - side), min(col, width - side), side))
+    for row, col, side in placed:  # a tile that two grids have is one file, which is written over
+        total[row : row + side, col : col + side] += match(row, col, side)
+        count[row : row + side, col : col + side] += 1
+    mean = total / count
+    grey = (255 * ((mean - mean.min()) / (mean.max() - mean.min()))).astype(np.uint8)
+    padded = np.pad(grey, 125, mode="edge")
+    median = np.zeros_like(grey)
+    for level in np.unique(grey)[::-1]:  # the lowest level that more than half of 251 × 251 pixels do not exceed
+        sums = np.pad((padded <= level).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        inside = sums[251:, 251:] - sums[:-251, 251:] - sums[251:, :-251] + sums[:-251, :-251]
+        median[2 * inside > 251 * 251] = level
+    with BytesIO() as file:
+        Image.fromarray(median).save(file, "JPEG", quality=95)
+        return np.asarray(Image.open(file))
+
+
+def test_the_whole_map_is_that_of_the_published_program(tmp_path):
+    from training.evaluation.task import Job
+    from training.evaluation.tasks.selo import probability_map
+
+    def match(row, col, side):
+        return 0.2 + 0.1 * math.sin(row / 97 + col / 71) + side / 9000
+
+    height, width = 800, 1010
+    tiles = selo_map.tiles_of(height, width)
+    assert {tile.height_px for tile in tiles} == {tile.width_px for tile in tiles} == {256, 512, 768}
+    matches = np.array([match(tile.row, tile.col, tile.height_px) for tile in tiles], np.float64)
+    job = Job(tmp_path, "selo-airslt", lambda: None, tmp_path, silent, CancelToken())
+    found = probability_map(tiles, matches, job, published=True)
+    assert np.array_equal(found, slow_map(height, width, match))
+
+
+def test_a_tile_is_made_256_px_and_a_jpeg_of_quality_95():
+    square = selo_map.resize_cubic(np.random.default_rng(6).integers(0, 256, (512, 512, 3)).astype(np.uint8))
+    assert square.shape == (256, 256, 3)
+    from io import BytesIO
+
+    with BytesIO() as file:
+        Image.fromarray(square).save(file, "JPEG", quality=95)
+        assert np.array_equal(selo_map.through_jpeg(square), np.asarray(Image.open(file)))
+
+
 @pytest.mark.parametrize("shape", [(120, 90), (30, 70), (1, 5)])
 def test_box_mean_against_a_slow_one(shape):
     grey = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
@@ -267,8 +392,7 @@ def run(model, folder, cache, protocol="selo-airslt", **settings):
 
 
 def test_the_task_end_to_end(airslt, tiny_model, tmp_path):
-    pictures = tmp_path / "pictures"
-    result = run(tiny_model, airslt[0], tmp_path / "cache", pictures=str(pictures))
+    result = run(tiny_model, airslt[0], tmp_path / "cache")
     assert dict(result.dataset.counts) == {"images": 2, "sentences": 3, "regions": 4, "tiles": 11}
     rows = result.details["sentences"]
     for name in ("Rsu", "Rda", "Ras", "Rmi"):
@@ -276,7 +400,9 @@ def test_the_task_end_to_end(airslt, tiny_model, tmp_path):
     assert result.metrics["Ras"].better == "lower"
     assert result.metrics["Rmi"].low <= result.metrics["Rmi"].value <= result.metrics["Rmi"].high
     assert "narrower than the largest tile" in result.notes[0]
-    assert {path.name for path in pictures.iterdir()} == {"selo-best-1.png", "selo-best-2.png", "selo-best-3.png"}
+    pictures = result.details["pictures"]
+    assert [shown["caption"].partition(":")[0] for shown in pictures] == ["best 1", "best 2", "best 3"]
+    assert sum(len(shown["boxes"]) for shown in pictures) == 4 and all(shown["heat"] for shown in pictures)
     again = run(tiny_model, airslt[0], tmp_path / "cache")
     assert again.metrics == result.metrics and again.dataset == result.dataset
     plain = run(tiny_model, airslt[0], tmp_path / "cache", "selo-airslt-plain")

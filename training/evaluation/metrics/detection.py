@@ -22,6 +22,11 @@ _STEPS: dict[str, int] = {"11": 10, "101": 100}
 _CELLS = 1 << 22
 
 
+def without_area(boxes: NDArray[np.float64], rim: float = 0.0) -> int:
+    """Return how many boxes (n, 4) have no width or no height, or their sides exchanged: none of them can be a hit."""
+    return int((boxes[:, 2:] - boxes[:, :2] + rim <= 0).any(axis=1).sum())
+
+
 def box_iou(first: NDArray[np.float64], second: NDArray[np.float64], rim: float = 0.0) -> NDArray[np.float64]:
     """Return (N, M) intersection over union of upright boxes; 0 where both are without area.
 
@@ -69,6 +74,13 @@ def _polygons(corners: NDArray[np.float64]) -> NDArray[Any]:
 def match(
     iou: NDArray[np.float64], difficult: NDArray[np.bool_], threshold: float, matching: Matching = "voc"
 ) -> NDArray[np.int8]:
+    """Return (N,) the verdicts of :func:`match_boxes`."""
+    return match_boxes(iou, difficult, threshold, matching)[0]
+
+
+def match_boxes(
+    iou: NDArray[np.float64], difficult: NDArray[np.bool_], threshold: float, matching: Matching = "voc"
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Decide for each detection of one class on one image.
 
     Args:
@@ -79,11 +91,12 @@ def match(
             it; ``coco``: to the one that it overlaps most of those that are free.
 
     Returns:
-        (N,) 1 right, 0 wrong, −1 not counted.
+        (N,) 1 right, 0 wrong, −1 not counted; and (N,) the true box that it reached, −1 for none.
     """
     taken, result = np.zeros(iou.shape[1], bool), np.zeros(len(iou), np.int8)
+    owner = np.full(len(iou), -1, np.int64)
     if not iou.shape[1]:
-        return result
+        return result, owner
     for number, overlaps in enumerate(iou):
         offered = overlaps
         if matching == "coco":  # free boxes that count come before those that do not
@@ -93,12 +106,13 @@ def match(
         best = int(offered.argmax())
         if offered[best] < threshold:
             continue
+        owner[number] = best
         if difficult[best]:
             result[number] = -1
         elif not taken[best]:
             taken[best] = True
             result[number] = 1
-    return result
+    return result, owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +205,16 @@ class Rules:
     oriented: bool = False
 
 
+def order_of(boxes: NDArray[np.float64], scores: NDArray[np.float64], image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (D,) detections, the best first; equal scores by image and then by the boxes' numbers."""
+    return np.lexsort((*boxes.T[::-1], image, -scores))
+
+
+def overlaps_of(boxes: NDArray[np.float64], truth: NDArray[np.float64], rules: Rules) -> NDArray[np.float64]:
+    """Return (N, M) intersection over union as the rules take it."""
+    return corner_iou(boxes, truth) if rules.oriented else box_iou(boxes, truth, rules.rim)
+
+
 def judge(
     truth: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]],
     boxes: NDArray[np.float64],
@@ -210,7 +234,7 @@ def judge(
         image: (D,) 0..I-1.
         rules: Threshold, matching, and what the numbers mean.
     """
-    order = np.lexsort((*boxes.T[::-1], image, -scores))
+    order = order_of(boxes, scores, image)
     boxes, scores, image = boxes[order], scores[order], image[order]
     verdict = np.zeros(len(boxes), np.int8)
     by_image = np.argsort(image, kind="stable")
@@ -218,9 +242,7 @@ def judge(
     for place, (true_boxes, difficult) in enumerate(truth):
         mine = by_image[starts[place] : starts[place + 1]]
         if len(mine) and len(true_boxes):
-            overlaps = (
-                corner_iou(boxes[mine], true_boxes) if rules.oriented else box_iou(boxes[mine], true_boxes, rules.rim)
-            )
+            overlaps = overlaps_of(boxes[mine], true_boxes, rules)
             verdict[mine] = match(overlaps, difficult, rules.iou, rules.matching)
     counted = verdict >= 0
     positives = np.array([int((~difficult).sum()) for _, difficult in truth], np.int64)

@@ -3,7 +3,8 @@
 A patch of the model's lattice is *inside* when its centre lies in a box, *rim* when a box touches it and its centre
 lies outside, *outside* otherwise. What becomes of the rim is a choice (:data:`RIMS`); the model card counts it as
 outside. The pointing game (Zhang et al. 2016, Excitation Backprop, §4.1) asks for the best patch of a scene only: a hit
-when it is inside, or, as they play it, within 15 px of a box.
+when it is inside, or, as they play it, within 15 px of a box. Equal scores count against the model: where several
+patches are the best, all of them have to be hits, so that neither the order of patches nor that of windows matters.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class PatchFigures:
     base_rate: float
     """Share of the patches that are inside: the average precision of guessing."""
     pointing_hits: int
-    """Scenes whose best patch is a hit."""
+    """Scenes whose best patch, or each of several equal ones, is a hit."""
     pointing_scenes: int
     """Scenes where a hit is possible."""
     f1_at_half: float
@@ -145,15 +146,22 @@ def pointing_game(
     kept: Sequence[NDArray[np.bool_]],
     groups: Sequence[str],
 ) -> tuple[int, int]:
-    """Return the scenes whose best patch is a hit (the first of equals), and the scenes where one was possible."""
+    """Return the scenes whose best patches are all hits, and the scenes where a hit was possible.
+
+    Args:
+        odds: Per sample, scores of any shape, higher is better.
+        hits: Per sample, the same shape: which patches are hits.
+        kept: Per sample, the same shape: which patches play; none without a score.
+        groups: Per sample, its scene.
+    """
     won = played = 0
     for name in sorted(set(groups)):
         members = [index for index, group in enumerate(groups) if group == name]
         possible = _joined([hits[index] for index in members], [kept[index] for index in members])
         if possible.any():
             played += 1
-            best = np.argmax(_joined([odds[index] for index in members], [kept[index] for index in members]))
-            won += int(possible[best])
+            scores = _joined([odds[index] for index in members], [kept[index] for index in members])
+            won += int(possible[scores == scores.max()].all())
     return won, played
 
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.data.errors import DataError
+from training.evaluation.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS: tuple[float, ...] = tuple(PROTOCOLS["rsvg"].numbers["thresholds"])
 
 
 @dataclass(frozen=True, slots=True)

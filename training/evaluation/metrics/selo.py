@@ -1,7 +1,7 @@
 """Semantic localisation: how well a map of matches tells where a sentence's regions lie (Yuan et al. 2022).
 
 Four figures of a probability map and the regions (polygons) that a sentence is about; the constants are those of the
-published program (SemanticLocalizationMetrics, ``evaluations/SLM.py``):
+published program (SemanticLocalizationMetrics, ``evaluations/SLM.py``) and stand in the protocol ``selo-airslt``:
 
 - Rsu, share of the salient area, higher is better: ``1 − exp(−0.707 · (A_in / A_out) · (unmarked / marked pixels))``;
 - Ras, shift of attention, lower is better: ``(e^{3 m} − 1) / (e³ − 1)`` with m the mean over regions of the mean
@@ -26,18 +26,20 @@ import numpy as np
 
 from training.data.errors import DataError
 from training.evaluation.metrics.selo_peaks import find_peaks
+from training.evaluation.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-RSU_BETA = 0.707
+_NUMBERS = PROTOCOLS["selo-airslt"].numbers
+RSU_BETA: float = _NUMBERS["rsu_beta"]
 RSU_EPSILON = 1e-7
-CIRCLE_FACTOR = 1.5
-RAS_BETA = 3.0
-RDA_ETA = 0.5
-WEIGHT_RSU, WEIGHT_RAS, WEIGHT_RDA = 0.4, 0.35, 0.25
+CIRCLE_FACTOR: float = _NUMBERS["circle_factor"]
+RAS_BETA: float = _NUMBERS["ras_beta"]
+RDA_ETA: float = _NUMBERS["rda_eta"]
+WEIGHT_RSU, WEIGHT_RAS, WEIGHT_RDA = _NUMBERS["weights_rsu_ras_rda"]
 _ROWS_AT_ONCE = 512
 
 

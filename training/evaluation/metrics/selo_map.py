@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.evaluation.protocols import PROTOCOLS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 
     from tiling.progress import CancelToken
 
-SIDES_PX = (256, 512, 768)
-TILE_PX = 256
+_NUMBERS = PROTOCOLS["selo-airslt"].numbers
+SIDES_PX: tuple[int, ...] = tuple(_NUMBERS["tile_sides_px"])
+TILE_PX: int = _NUMBERS["tile_px"]
 """Side that a tile is resized to before the model prepares it."""
-MEDIAN_PX = 251
-JPEG_QUALITY = 95
+MEDIAN_PX: int = _NUMBERS["median_px"]
+JPEG_QUALITY: int = _NUMBERS["jpeg_quality"]
 """OpenCV's default."""
 _CUBIC = -0.75
 """OpenCV's coefficient of cubic convolution."""

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.evaluation.protocols import PROTOCOLS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MEAN_PX = 50
-MEAN_TIMES = 5
-MAXIMUM_PX = 1000
-LEAST_PROB = 0.5
+_NUMBERS = PROTOCOLS["selo-airslt"].numbers
+MEAN_PX: int = _NUMBERS["mean_px"]
+MEAN_TIMES: int = _NUMBERS["mean_times"]
+MAXIMUM_PX: int = _NUMBERS["maximum_px"]
+LEAST_PROB: float = _NUMBERS["least_prob"]
 _ROWS_AT_ONCE = 256
 
 
