@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tiling.errors import UsageError
 from training.data.errors import DataError
 from training.evaluation.catalogue import catalogue, dataset_id, description, find, listing
 from training.evaluation.catalogue_check import check_folder
@@ -32,7 +33,7 @@ def named(pattern, number=0):
 
 def fill(folder, check):
     """Write what a check asks for, two of each where it counts."""
-    if check.kind in ("file", "files", "pairs"):
+    if check.kind in ("file", "files", "folders", "pairs"):
         for number in range(1 if check.kind == "file" else 2):
             touch(folder / named(check.path, number))
             if check.kind == "pairs":
@@ -43,7 +44,7 @@ def fill(folder, check):
     else:
         rows = [{**check.where, check.refers or "key": f"pictures/p{number}.jpg"} for number in range(2)]
         for row in rows if check.refers else ():
-            touch(folder / check.below / row[check.refers])
+            touch(folder / check.below.partition("|")[0] / row[check.refers])
         path = folder / named(check.path)
         if check.kind == "csv":
             head = ",".join(check.columns)
@@ -222,6 +223,56 @@ def test_a_pattern_whose_alternatives_run_over_folders_is_refused(tmp_path):
         module._read(tmp_path / "loveda.json")
 
 
+def test_a_leaf_of_choice_has_as_many_questions_as_the_papers_measure_on(tmp_path):
+    leaf = tmp_path / "perception" / "image_level_comprehension" / "scene_classification"
+    touch(leaf / "images" / "0.png")
+    touch(leaf / "scene_classification.json", json.dumps([{"image_path": "images/0.png"}] * 24))
+    for folder in (tmp_path, leaf):
+        report = check_folder(find("choice-img"), folder)
+        assert not report.complete and "24 entries, 200 expected" in str(report)
+    touch(leaf / "scene_classification.json", json.dumps([{"image_path": "images/0.png"}] * 200))
+    assert check_folder(find("choice-img"), leaf).complete
+
+
+def test_the_whole_of_choice_is_complete_with_all_its_questions(tmp_path):
+    touch(tmp_path / "perception" / "a" / "images" / "0.png")
+    touch(tmp_path / "perception" / "a" / "a.json", json.dumps([{}] * 10_000))
+    touch(tmp_path / "reasoning" / "b" / "b.json", json.dumps([{}] * 507))
+    report = check_folder(find("choice-img"), tmp_path)
+    assert (report.layout.name, report.complete) == ("CHOICE", True)
+
+
+def test_classes_without_a_picture_are_missing(tmp_path):
+    for number in range(2400):
+        touch(tmp_path / f"class{number % 6}" / f"{number}.jpg")
+    (tmp_path / "class7").mkdir()
+    (wrong,) = [finding for finding in check_folder(find("siri-whu"), tmp_path).findings if not finding.good]
+    assert wrong.said == "6 folders, 12 expected"
+
+
+@pytest.mark.parametrize(("folder", "suffix"), [("Images_val", "png"), ("Images_val", "jpg"), ("images", "png")])
+def test_vrsbench_may_have_pictures_that_the_task_reads(tmp_path, folder, suffix):
+    touch(tmp_path / "VRSBench_EVAL_referring.json", json.dumps([{"image_id": f"1.{suffix}"}]))
+    touch(tmp_path / folder / f"1.{suffix}")
+    assert check_folder(find("vrsbench"), tmp_path).complete
+    (tmp_path / folder / f"1.{suffix}").rename(tmp_path / folder / f"2.{suffix}")
+    assert "files that it names are missing" in str(check_folder(find("vrsbench"), tmp_path))
+
+
+def test_a_list_may_be_given_as_to_the_task_and_no_other_one_counts(tmp_path):
+    touch(tmp_path / "raw" / "1.jpg")
+    touch(tmp_path / "long.jsonl", json.dumps({"image": "raw/1.jpg", "long": "much"}) + "\n")
+    touch(tmp_path / "other.jsonl", "{")
+    report = check_folder(find("long-captions"), tmp_path / "long.jsonl")
+    assert report.complete and "1 entries" in str(report)
+    assert not check_folder(find("long-captions"), tmp_path).complete
+    (tmp_path / "raw" / "1.jpg").unlink()
+    assert "'raw/1.jpg'" in str(check_folder(find("long-captions"), tmp_path / "long.jsonl"))
+    touch(tmp_path / "long.txt")
+    with pytest.raises(DataError, match="is no list of this data set; see geoalign-eval data long-captions"):
+        check_folder(find("long-captions"), tmp_path / "long.txt")
+
+
 def test_a_folder_that_is_not_there_is_an_error_with_a_remedy(tmp_path):
     with pytest.raises(DataError, match="is not a folder; see geoalign-eval data rsicd"):
         check_folder(find("rsicd"), tmp_path / "none")
@@ -232,7 +283,7 @@ def test_names_are_found_in_every_spelling_and_near_ones_are_offered():
     assert dataset_id("dataset_rsicd") == "rsicd"
     assert dataset_id("rsitmd_test") == "rsitmd"
     assert dataset_id("my own") == "my own"
-    with pytest.raises(DataError, match=r"did you mean .*loveda"):
+    with pytest.raises(UsageError, match=r"did you mean .*loveda"):
         find("lovedaa")
 
 

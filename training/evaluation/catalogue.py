@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from tiling.errors import UsageError
 from training.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FOLDER = Path(__file__).parent / "catalogue"
-KINDS = ("file", "files", "lines", "json", "csv", "pairs")
+_ABOVE = 4
+"""Folders around the data that may have a set's name: a leaf of CHOICE lies in ``CHOICE/perception/DIMENSION/TASK``."""
+KINDS = ("file", "files", "folders", "lines", "json", "csv", "pairs")
 """What a check looks at, see :mod:`training.evaluation.catalogue_check`."""
 
 
@@ -51,7 +54,7 @@ class Check:
     refers: str = ""
     """``json`` and ``csv``: key or column with the name of a file that must be there."""
     below: str = ""
-    """Folder that these names, or the second half of pairs, lie in."""
+    """Folder that these names (or one of several, parted by ``|``), or the second half of pairs, lie in."""
     columns: tuple[str, ...] = ()
     """``csv``: columns that must be there."""
     skip_after: str = ""
@@ -95,6 +98,10 @@ class Entry:
     layouts: tuple[Layout, ...]
     notes: tuple[str, ...]
 
+    def of_task(self, task: str) -> bool:
+        """Say whether a task takes it."""
+        return any(use.task == task for use in self.uses)
+
 
 @functools.cache
 def catalogue() -> tuple[Entry, ...]:
@@ -106,17 +113,17 @@ def find(name: str) -> Entry:
     """Return a data set by its id, title or another name; capitals and signs do not matter.
 
     Raises:
-        DataError: There is none.
+        UsageError: There is none.
     """
     entry = _names().get(_slug(name))
     if entry is None:
         import difflib
 
-        near = difflib.get_close_matches(_slug(name), _names(), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(_slug(name), _names(), n=3, cutoff=0.6)
         remedy = "see geoalign-eval data"
         if near:
             remedy = f"did you mean {', '.join(dict.fromkeys(_names()[key].id for key in near))}?"
-        raise DataError("no data set of this name in the catalogue", measured=name[:60], remedy=remedy)
+        raise UsageError("no data set of this name in the catalogue", measured=name[:60], remedy=remedy)
     return entry
 
 
@@ -126,10 +133,51 @@ def dataset_id(name: str) -> str:
     return name if entry is None else entry.id
 
 
+def placed_id(place: Path, task: str, above: int = _ABOVE) -> str:
+    """Return the id of a task's data set by the name of its folder or file, or of one around it; empty without one.
+
+    Args:
+        place: The data's folder or file.
+        task: Whose data sets count.
+        above: How many folders around it may have the name.
+    """
+    for path in dict.fromkeys((place.absolute(), place.resolve())):
+        for around in (path, *path.parents)[: 1 + above]:
+            if known := named_id(around.name, task) or named_id(around.stem, task):
+                return known
+    return ""
+
+
+def named_id(name: str, task: str) -> str:
+    """Return the id of a task's data set by one of its names; empty where none has it."""
+    entry = _known(name)
+    return entry.id if entry is not None and entry.of_task(task) else ""
+
+
+def check_id(name: str, task: str) -> str:
+    """Return the id of a data set that a user says is measured.
+
+    Raises:
+        UsageError: The catalogue has none of this name, and near ones are offered, or not for this task.
+    """
+    entry = find(name)
+    if not entry.of_task(task):
+        known = ", ".join(entry.id for entry in catalogue() if entry.of_task(task))
+        remedy = f"use one of {known}" if known else "leave it out: there are no published figures of this task"
+        raise UsageError(f"{entry.id} is no data set of {task}", remedy=remedy)
+    return entry.id
+
+
 def dataset_title(name: str) -> str:
     """Return the title for an id or a name; the name itself where the catalogue has none."""
     entry = _known(name)
     return name if entry is None else entry.title
+
+
+def class_count(name: str) -> int | None:
+    """Return how many classes a data set has; None where that is not known."""
+    entry = _known(name)
+    return None if entry is None else entry.counts.get("classes")
 
 
 def listing() -> str:

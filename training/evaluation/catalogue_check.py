@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import glob
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +80,36 @@ class Report:
 def check_folder(entry: Entry, folder: Path) -> Report:
     """Compare a folder with a data set's layouts and report on the one that fits best.
 
+    Args:
+        entry: The data set.
+        folder: Its folder, or its list, as the tasks take them: then no other list in the same folder counts.
+
     Raises:
-        DataError: The folder does not exist.
+        DataError: The folder does not exist, or a file is none of the data set's lists.
     """
-    if not folder.is_dir():
-        raise DataError("is not a folder", path=folder, remedy=f"see geoalign-eval data {entry.id} for its layout")
+    layouts = entry.layouts if folder.is_dir() else _of_list(entry, folder)
+    if not layouts:
+        wrong = "is no list of this data set" if folder.is_file() else "is not a folder"
+        raise DataError(wrong, path=folder, remedy=f"see geoalign-eval data {entry.id} for its layout")
+    root = folder if folder.is_dir() else folder.absolute().parent
     reports = [
-        Report(entry, layout, tuple(_CHECKS[check.kind](folder, check) for check in layout.checks))
-        for layout in entry.layouts
+        Report(entry, layout, tuple(_CHECKS[check.kind](root, check) for check in layout.checks)) for layout in layouts
     ]
     return max(reports, key=lambda report: (report.complete, _share(report)))
+
+
+def _of_list(entry: Entry, file: Path) -> tuple[Layout, ...]:
+    """Return the layouts whose list, which lies at the top of the folder, may be this file, looking at no other."""
+
+    def fits(check: Check) -> bool:
+        pure = PurePosixPath(check.path).parts
+        return check.kind in ("json", "csv", "lines") and len(pure) == 1 and _fits(file.name, pure[0])
+
+    def only(layout: Layout) -> Layout:
+        narrowed = (replace(check, path=glob.escape(file.name)) if fits(check) else check for check in layout.checks)
+        return replace(layout, checks=tuple(narrowed))
+
+    return tuple(only(layout) for layout in entry.layouts if any(map(fits, layout.checks))) if file.is_file() else ()
 
 
 def _share(report: Report) -> float:
@@ -107,6 +128,12 @@ def _file(folder: Path, check: Check) -> Finding:
 def _files(folder: Path, check: Check) -> Finding:
     number = sum(1 for _ in _matches(folder, check.path))
     return _counted(check, number, "files") if number else _missing(check)
+
+
+def _folders(folder: Path, check: Check) -> Finding:
+    """Count the folders that have such files: of classes, one without pictures is none."""
+    number = len({path.parent for path in _matches(folder, check.path)})
+    return _counted(check, number, "folders") if number else _missing(check)
 
 
 def _lines(folder: Path, check: Check) -> Finding:
@@ -174,7 +201,7 @@ def _pairs(folder: Path, check: Check) -> Finding:
 
 
 _CHECKS: dict[str, Callable[[Path, Check], Finding]] = {
-    "file": _file, "files": _files, "lines": _lines, "csv": _csv, "json": _json, "pairs": _pairs,
+    "file": _file, "files": _files, "folders": _folders, "lines": _lines, "csv": _csv, "json": _json, "pairs": _pairs,
 }  # fmt: skip
 
 
@@ -205,7 +232,7 @@ def _lies_in(folder: Path, below: str, name: str) -> bool:
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or "\0" in name:
         return False
-    roots = [folder / below, folder]
+    roots = [*(folder / name for name in below.split("|")), folder]
     if pure.parts and pure.parts[0] == folder.absolute().name:  # SkyScript's tables name the data set's folder, too
         roots.append(folder.absolute().parent)
     try:

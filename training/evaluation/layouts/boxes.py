@@ -79,9 +79,9 @@ def read_boxes(path: Path, *, split: str | None = None, names: Sequence[str] | N
     Raises:
         DataError: The data is missing or of no known layout, no box has a category, or nothing is left.
     """
-    from training.data.readers import open_source
+    from training.evaluation.layouts.records import CATEGORIES, open_records
 
-    source = open_source(path)
+    source = open_records(path, CATEGORIES)
     wanted = None if names is None else set(names)
     scenes, unnamed = [], 0
     for record in source.records():

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from training.data.errors import DataError
-from training.data.readers import detect, open_source
+from training.data.readers import detect
 from training.data.readers.base import peek
+from training.evaluation.layouts.records import CAPTIONS, open_records
 from training.evaluation.layouts.tables import IMAGES, read_table, root_of, table_of
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class Captioned:
     @property
     def satellite(self) -> bool:
         """Whether this is RSICD, RSITMD or UCM-captions, by its name."""
-        return _satellite(self.name)
+        return of_satellites(self.name)
 
 
-def _satellite(name: str) -> bool:
+def of_satellites(name: str) -> bool:
+    """Say whether a name is that of RSICD, RSITMD or UCM-captions."""
     return name.lower().removeprefix("dataset_").startswith(SATELLITE)
 
 
@@ -89,8 +91,8 @@ def read_captions(path: Path, *, split: str | None = None, column: str | None = 
 def _from_table(path: Path, split: str | None, column: str | None, *, named: bool) -> Captioned:
     table = read_table(path)
     names = (path.resolve().parent.name, path.stem) if named else (path.stem,)
-    name = next((name for name in names if _satellite(name)), names[0])
-    default = (TITLE, MULTI, *TEXTS) if _satellite(name) else (MULTI, *TEXTS)
+    name = next((name for name in names if of_satellites(name)), names[0])
+    default = (TITLE, MULTI, *TEXTS) if of_satellites(name) else (MULTI, *TEXTS)
     text = table.need((column,) if column else default)
     grouped: dict[str, list[str]] = {}
     for where, (image, caption) in table.cells(table.need(IMAGES), text):
@@ -106,7 +108,7 @@ def _from_table(path: Path, split: str | None, column: str | None, *, named: boo
 def _from_records(path: Path, split: str | None, *, long: bool) -> Captioned:
     first = peek(path) if path.is_file() else None
     only_long = isinstance(first, dict) and "long" in first and detect(path) is None
-    source = open_source(path, "short-long" if only_long else None)
+    source = open_records(path, CAPTIONS, layout="short-long" if only_long else None)
     records = list(source.records())
     part = chosen_split(records, split, path)
     taken = [record for record in records if part is None or record.split == part]

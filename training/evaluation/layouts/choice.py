@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.data.errors import DataError
@@ -16,7 +17,6 @@ from training.evaluation.layouts.tables import root_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 _OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]*(.*)$")
 _ANSWER = re.compile(r"^\s*\(?([A-Z])[.):]?\s*$")
@@ -131,7 +131,7 @@ def _read(file: Path) -> Iterator[Question | tuple[str, str]]:
 
 
 def _question(item: dict[str, Any], where: str, task: str) -> Question | tuple[str, str]:
-    name = str(item.get("id") or where)
+    name = str(item.get("id") or Path(where).name)
     image, answer = item.get("image_path"), item.get("answer")
     if not isinstance(image, str) or not image:
         return name, "not one image"

@@ -67,6 +67,11 @@ def read_classes(path: Path, *, split: str | None = None) -> Labelled:
     """
     if not path.exists():
         raise DataError("is missing", path=path, remedy="give the data set's folder or its table")
+    if path.is_dir() and not any(path.glob("*.[ct]sv")):
+        raise DataError(
+            "has no table of images and labels", path=path,
+            remedy="take --protocol zsc-folders where each class has a folder, or give the table",
+        )  # fmt: skip
     table = read_table(table_of(path, split))
     classes = class_names(table.path.parent / CLASSES)
     rows = list(table.cells(table.need(IMAGES), table.need(_LABELS)))
@@ -117,7 +122,7 @@ def read_folders(path: Path, *, split: str | None = None, words: Path | None = N
     """
     if not path.exists():
         raise DataError("is missing", path=path, remedy="give a folder with one folder per class")
-    told = {} if words is None else _words(words)
+    told = {} if words is None else read_words(words)
     if detect(path) is not None:
         return _checked(_from_records(path, split, told), path)
     if not path.is_dir():
@@ -166,7 +171,14 @@ def _from_records(path: Path, split: str | None, told: Mapping[str, str]) -> Lab
     )  # fmt: skip
 
 
-def _words(path: Path) -> dict[str, str]:
+def read_words(path: Path) -> dict[str, str]:
+    """Return what a model is told of classes, from a JSON object.
+
+    Raises:
+        DataError: The file is missing or of another shape.
+    """
+    if not path.is_file():
+        raise DataError("is missing", path=path, remedy='write {"class": "its words"}')
     try:
         told = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(told, dict) or not all(isinstance(value, str) and value.strip() for value in told.values()):

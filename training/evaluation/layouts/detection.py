@@ -202,6 +202,8 @@ def _vectors(path: Path, data: Boxed) -> Iterator[_Found]:
     """
     import geopandas
     import pyogrio
+    from pyarrow import ArrowException
+    from shapely.errors import ShapelyError
 
     place = _scene_of(path, data)
     try:
@@ -210,7 +212,7 @@ def _vectors(path: Path, data: Boxed) -> Iterator[_Found]:
         frame: Any = (
             geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else geopandas.read_file(path, **layer)
         )
-    except Exception as error:  # whatever GDAL and Arrow raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ArrowException, ShapelyError) as error:
         raise DataError("is no vector file", path=path, measured=str(error)[:80]) from error
     lost = [name for name in ("query", "score") if name not in frame.columns]
     if lost:

@@ -71,14 +71,14 @@ def find_pairs(
     if not path.is_dir():
         raise DataError("is missing", path=path, remedy="give the data set's folder")
     if (images is None) != (masks is None):
-        raise DataError("needs both folders or neither", path=path, remedy="set images and masks")
+        raise DataError("needs both folders or neither", path=path, remedy="give -s images=FOLDER -s masks=FOLDER")
     upper, lower, part = (images, masks, split) if images and masks else _folders(path, split, first)
     left, right = _by_name(path, upper, ""), _by_name(path, lower, ending)
     both = sorted(left.keys() & right.keys())
     if not both:
         raise DataError(
             "no image has a mask of its name", path=path, measured=f"{len(left)} in {upper}, {len(right)} in {lower}",
-            remedy="name masks as images, or set mask_ending",
+            remedy="name masks as images, or give -s mask_ending=ENDING",
         )  # fmt: skip
     return Masked(
         path.resolve().name, path, tuple(left[name] for name in both), tuple(right[name] for name in both), part,
@@ -96,7 +96,7 @@ def _folders(path: Path, split: str | None, first: str) -> tuple[str, str, str |
                     return left, right, part or None
     raise DataError(
         "has no folders of images and masks" + (f" of the split {split!r}" if split else ""), path=path,
-        remedy="make img_dir/val and ann_dir/val, or set images and masks to their folders",
+        remedy="make img_dir/val and ann_dir/val, or give -s images=FOLDER -s masks=FOLDER",
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ class MaskReader:
         if values.ndim == 3:
             if self.colours is None:
                 raise DataError(
-                    "a mask is in colours", path=root / mask, remedy="set colours to a file of red green blue class"
+                    "a mask is in colours", path=root / mask, remedy="give -s colours=FILE of red green blue class"
                 )
             packed = values.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
             labels, strange = _looked_up(packed, self.colours)
@@ -159,7 +159,7 @@ class MaskReader:
             raise DataError(
                 "a mask has a label that is no class", path=root / mask,
                 measured=f"{_first(values, strange)} in {count:,} of {strange.size:,} px",
-                remedy="check the classes, zero and colours, or set unknown=ignore",
+                remedy="check the classes, zero and colours, or add -s unknown=ignore",
             )  # fmt: skip
         return labels, count
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from training.data.errors import DataError
-from training.data.readers import open_source
 from training.data.readers.base import json_items, numbers, peek, sized
 from training.evaluation.layouts.captions import chosen_split
+from training.evaluation.layouts.records import NEGATIVES, open_records
 from training.evaluation.layouts.tables import root_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_negatives(path: Path, *, images: Path | None = None, split: str | None 
         raise DataError("is missing", path=path, remedy="give a file of JSON lines or a folder of records")
     file = _file_of(path)
     if file is None:
-        found = _from_records(open_source(path, images=images), split)
+        found = _from_records(open_records(path, NEGATIVES, images=images), split)
     else:
         if split is not None:
             raise DataError("has no splits", path=file, remedy="leave the split out")

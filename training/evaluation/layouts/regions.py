@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from training.data.errors import DataError
-from training.evaluation.layouts.classes import in_words
+from training.evaluation.layouts.classes import in_words, read_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -149,20 +148,11 @@ def words_of(classes: Sequence[str], path: Path | None) -> tuple[str, ...]:
     Raises:
         DataError: The file is damaged, or names a class that is not there.
     """
-    told: Mapping[str, object] = {}
-    if path is not None:
-        try:
-            told = json.loads(path.read_text(encoding="utf-8-sig"))
-            if not isinstance(told, dict) or not all(isinstance(word, str) and word.strip() for word in told.values()):
-                raise ValueError("not an object of texts")
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(
-                "has no words for classes", path=path, measured=str(error)[:60], remedy='write {"class": "its words"}'
-            ) from error
+    told = {} if path is None else read_words(path)
     unknown = sorted(set(told) - set(classes))
     if unknown:
         raise DataError("has words for a class that is not there", path=path, measured=unknown[0][:60])
-    return tuple(str(told.get(name, plain(name))) for name in classes)
+    return tuple(told.get(name, plain(name)) for name in classes)
 
 
 def plain(name: str) -> str:
@@ -183,9 +173,9 @@ def no_splits(path: Path, split: str | None) -> None:
 def _from_records(path: Path, split: str | None) -> Boxed:
     """Read boxes with a category from any layout of ``geoalign-data``; their shares become pixels."""
     from training.data.images import picture_size, read_bytes
-    from training.data.readers import open_source
+    from training.evaluation.layouts.records import BOXES, open_records
 
-    source = open_source(path)
+    source = open_records(path, BOXES)
     records = [record for record in source.records() if split is None or record.split == split]
     names = sorted({region.category for record in records for region in record.regions if region.category})
     places, sizes = {name: place for place, name in enumerate(names)}, {}

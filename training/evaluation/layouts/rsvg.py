@@ -118,9 +118,9 @@ def _hundredths(text: str, size: tuple[int, int], where: str) -> tuple[float, fl
 
 
 def _from_records(path: Path, split: str | None) -> Referred:
-    from training.data.readers import open_source
+    from training.evaluation.layouts.records import SENTENCES, open_records
 
-    source = open_source(path)
+    source = open_records(path, SENTENCES)
     records = list(source.records())
     parts = {record.split for record in records}
     if split is not None and split not in parts:
@@ -148,7 +148,7 @@ def read_answers(path: Path, data: Referred) -> tuple[NDArray[np.float64], int]:
     """Read a file of predicted boxes.
 
     An entry says which sentence it answers by ``id`` or ``question_id``, or by ``image`` and ``text`` (VRSBench's
-    names are understood too), and where by ``bbox`` (left, top, right, bottom in pixels) or ``answer``
+    names are understood too), and where by ``bbox`` (left, top, right, bottom in pixels; null: no answer) or ``answer``
     (``{<x1><y1><x2><y2>}`` in hundredths). Where an image has one text several times, the answers to it are taken in
     their order, and the last stands for what remains.
 
@@ -204,4 +204,9 @@ def _box_of(
         if image not in sizes:
             sizes[image] = picture_size(read_bytes(data.root, image), image)
         return _hundredths(given, sizes[image], where) if len(_MARKS.findall(given)) == 4 else (np.nan,) * 4
-    return numbers(given, 4, where)
+    box = numbers(given, 4, where)
+    if not np.isfinite(box).all():
+        raise DataError(
+            "a box is not finite", path=where, measured=f"{given!r:.60}", remedy="write null where there is no answer"
+        )
+    return box
