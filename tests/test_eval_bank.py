@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from geoalign_core.features import encode_images, region_features
 from tests.clip_tools import write_encoder
@@ -20,6 +21,7 @@ from tiling.errors import CancelledError, OutputWriteError
 from tiling.progress import CancelToken
 from training.data.errors import DataError
 from training.evaluation import bank as banks
+from training.evaluation import bank_fill
 from training.evaluation.ahead import read_ahead
 from training.evaluation.bank import Item, file_item, image_bank, region_bank, text_bank
 from training.evaluation.ranking import Block, ranks, topk
@@ -351,28 +353,28 @@ import time
 from pathlib import Path
 import numpy as np
 from tests.clip_tools import write_encoder
-from training.evaluation import bank
+from training.evaluation import bank, bank_fill
 
 def load(number):
     time.sleep({pause})
     rng = np.random.default_rng(number)
     return rng.integers(0, 256, size=(30 + 9 * (number % 3), 40, 3), dtype=np.uint8)
 
-bank.SHARD_ROWS = 4
+bank.SHARD_ROWS, bank_fill.KEEP_S = {rows}, 0.0
 items = [bank.Item(f"{{n}}.png", lambda n=n: load(n)) for n in range(24)]
 bank.image_bank(write_encoder(Path({model!r})), items, Path({work!r}), batch=2)
 """
 
 
-def start(tmp_path, encoder_folder, pause) -> subprocess.Popen:
-    script = SCRIPT.format(work=str(tmp_path), model=str(encoder_folder), pause=pause)
+def start(tmp_path, encoder_folder, pause, rows=4) -> subprocess.Popen:
+    script = SCRIPT.format(work=str(tmp_path), model=str(encoder_folder), pause=pause, rows=rows)
     repo = str(Path(__file__).parents[1])
     return subprocess.Popen([sys.executable, "-c", script], cwd=repo, env={**os.environ, "PYTHONPATH": repo})
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_two_processes_share_one_computation_and_one_goes_on_when_the_other_is_killed(encoder, tmp_path, model_folder):
-    process, source, made = start(tmp_path, model_folder, 0.2), Source(24), []
+    process, source, made = start(tmp_path, model_folder, 0.4), Source(24), []
     wait_for(lambda: shard_files(tmp_path))
     told: list[tuple[int, str]] = []
     here = threading.Thread(
@@ -381,7 +383,7 @@ def test_two_processes_share_one_computation_and_one_goes_on_when_the_other_is_k
         )
     )
     here.start()
-    wait_for(lambda: len(shard_files(tmp_path)) >= 3)
+    wait_for(lambda: told and len(shard_files(tmp_path)) >= 3)
     assert not source.read  # this one waits for the other
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -392,6 +394,91 @@ def test_two_processes_share_one_computation_and_one_goes_on_when_the_other_is_k
     assert told[-1] == (24, "embedding images")
     assert sorted(source.read) == list(range(4 * kept, 24))
     np.testing.assert_allclose(made[0].vectors, direct(encoder, range(24)), atol=1e-3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_a_killed_run_goes_on_within_a_shard(encoder, tmp_path, model_folder, monkeypatch):
+    monkeypatch.setattr(banks, "SHARD_ROWS", 1024)
+    process, source, told = start(tmp_path, model_folder, 0.3, rows=1024), Source(24), []
+    wait_for(lambda: part_rows(tmp_path) >= 4)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = part_rows(tmp_path)
+    assert 4 <= kept < 24 and not shard_files(tmp_path)
+    bank = image_bank(encoder, source.items, tmp_path, progress=lambda done, *_: told.append(done))
+    assert sorted(source.read) == list(range(kept, 24))  # and no image that was finished
+    assert told[:2] == [0, kept] and told[-1] == 24
+    np.testing.assert_allclose(bank.vectors, direct(encoder, range(24)), atol=1e-3)
+    assert [path.name for path in shard_files(tmp_path)] == ["00000.safetensors"] and not parts(tmp_path)
+
+
+def parts(folder: Path) -> list[Path]:
+    return list(folder.glob("*/*.part"))
+
+
+def part_rows(folder: Path) -> int:
+    return max((load_file(path)["vectors"].shape[0] for path in parts(folder)), default=0)
+
+
+def stopped(make, after: int) -> None:
+    """Run until so many items are told."""
+
+    def progress(done, *_):
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(progress)
+
+
+def test_parts_are_kept_of_slow_shards_only(encoder, tmp_path, monkeypatch):
+    def make(progress):
+        return image_bank(encoder, Source(4).items, tmp_path, batch=1, progress=progress)
+
+    stopped(make, 3)
+    assert not parts(tmp_path)  # it took no 20 seconds
+    monkeypatch.setattr(bank_fill, "KEEP_S", 0.0)
+    stopped(make, 3)
+    assert part_rows(tmp_path) == 3
+
+
+@pytest.mark.parametrize("harm", ["altered", "cut short", "mended"])
+def test_a_part_that_cannot_be_used_is_made_again(encoder, tmp_path, monkeypatch, harm):
+    monkeypatch.setattr(bank_fill, "KEEP_S", 0.0)
+    broken = Source(4, broken=(1,))
+    stopped(lambda progress: image_bank(encoder, broken.items, tmp_path, batch=1, progress=progress), 3)
+    (path,), source = parts(tmp_path), Source(4, broken=() if harm == "mended" else (1,))
+    payload = bytearray(path.read_bytes())
+    payload[-1] ^= 1
+    if harm != "mended":
+        path.write_bytes(payload if harm == "altered" else payload[:-9])
+    bank = image_bank(encoder, source.items, tmp_path)
+    assert set(source.read) == ({1, 2, 3} if harm == "mended" else {0, 1, 2, 3})
+    rows = [row for row in range(4) if row not in source.broken]
+    np.testing.assert_allclose(bank.vectors[rows], direct(encoder, rows), atol=1e-3)
+    assert [item.row for item in bank.skipped] == sorted(source.broken)
+
+
+def test_texts_and_boxes_go_on_within_a_shard(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bank_fill, "KEEP_S", 0.0)
+    monkeypatch.setattr(banks, "TEXT_SHARD_ROWS", 8192)
+    words, asked, real = [f"word {number}" for number in range(6)], [], encoder.encode_text
+    stopped(lambda progress: text_bank(encoder, words, tmp_path / "t", batch=2, progress=progress), 4)
+    monkeypatch.setattr(type(encoder), "encode_text", lambda self, texts, *a: asked.extend(texts) or real(texts, *a))
+    bank = text_bank(encoder, words, tmp_path / "t")
+    assert asked == words[4:]
+    np.testing.assert_allclose(bank.vectors, real(words), atol=1e-3)
+
+    boxes = [[[0, 0, 9, 9], [3, 3, 30, 20]], [], [[1, 1, 20, 20]]]
+    more = {"view": "crop", "batch": 1}
+    source = Source(3)
+    items = list(zip(source.items, boxes, strict=True))
+    stopped(lambda progress: region_bank(encoder, items, tmp_path / "b", progress=progress, **more), 2)
+    source.read.clear()
+    bank = region_bank(encoder, items, tmp_path / "b", **more)
+    assert set(source.read) == {2}
+    whole = region_bank(encoder, items, tmp_path / "c", **more)
+    np.testing.assert_allclose(bank.vectors, whole.vectors, atol=1e-3)
 
 
 def wait_for(true) -> None:

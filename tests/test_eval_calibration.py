@@ -23,6 +23,7 @@ from tests.eval_pictures import encoder, job, picture
 from tiling.errors import UsageError
 from training.data.errors import DataError
 from training.evaluation.calibration import METHODS, Samples, fit, fit_curve, folds_of
+from training.evaluation.calibration_data import labelled
 from training.evaluation.metrics.calibration import (
     brier,
     expected_calibration_error,
@@ -31,7 +32,8 @@ from training.evaluation.metrics.calibration import (
     reliability,
     width_edges,
 )
-from training.evaluation.tasks.calibrate import TASK
+from training.evaluation.protocols import PROTOCOLS
+from training.evaluation.tasks.calibrate import FEWEST, TASK
 
 WINDOWS, PROGRAM = TASK.protocols
 
@@ -191,22 +193,36 @@ def test_what_teaches_nothing_is_refused(change, said):
 # The task -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def boxes(tmp_path):
-    """Four images with boxes of two categories, in COCO's layout."""
-    folder = tmp_path / "boxes"
-    for number in range(4):
+def boxed(folder, count):
+    """Make images with two boxes each, of two categories, in COCO's layout."""
+    for number in range(count):
         picture(folder / f"{number}.png", number, (128, 128))
     annotations = [
-        {"id": number, "image_id": number // 2 + 1, "category_id": number % 2 + 1, "bbox": [8 * number, 10, 40, 50]}
-        for number in range(8)
+        {
+            "id": number,
+            "image_id": number // 2 + 1,
+            "category_id": number % 2 + 1,
+            "bbox": [8 * (number % 8), 10, 40, 50],
+        }
+        for number in range(2 * count)
     ]
     table = {
-        "images": [{"id": n + 1, "file_name": f"{n}.png", "width": 128, "height": 128} for n in range(4)],
+        "images": [{"id": n + 1, "file_name": f"{n}.png", "width": 128, "height": 128} for n in range(count)],
         "annotations": annotations, "categories": [{"id": 1, "name": "plane"}, {"id": 2, "name": "ship"}],
     }  # fmt: skip
     (folder / "annotations.coco.json").write_text(json.dumps(table))
     return folder
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    return boxed(tmp_path / "boxes", 4)
+
+
+@pytest.fixture(scope="module")
+def enough(tmp_path_factory):
+    """As many images as a map that is kept needs."""
+    return boxed(tmp_path_factory.mktemp("enough"), FEWEST)
 
 
 @pytest.fixture
@@ -228,19 +244,14 @@ def run(data, model, cache, protocol=WINDOWS, **more):
     return TASK.run(job(data, model, cache, protocol, **more))
 
 
-def test_boxes_end_to_end_and_read_by_the_core(boxes, tiny_model, tmp_path):
-    folder = shutil.copytree(tiny_model, tmp_path / "own")
-    result = run(boxes, tiny_model, tmp_path / "cache", calibration=folder / "calibration.json")
+def test_boxes_end_to_end(boxes, tiny_model, tmp_path):
+    result = run(boxes, tiny_model, tmp_path / "cache")
     counts = result.dataset.counts
     assert counts["images"] == counts["groups"] == 4 and counts["boxes"] == 8 and counts["words"] == 2
     assert counts["places"] == 4 * 2 * 8 * 8
     # 40 × 50 px from (8 n, 10): the centres of 16 px patches in it, by hand.
     inside = sum(sum(8 * n <= 8 + 16 * x < 8 * n + 40 for x in range(8)) * 3 for n in range(8))
     assert counts["right"] == inside and result.metrics["base rate"].value == pytest.approx(inside / counts["places"])
-    known = require_calibration(load_encoder(str(folder), device="cpu"), str(folder))
-    assert known.prior == pytest.approx(inside / counts["places"]) and known.protocol == WINDOWS
-    assert known.data["digest"] == result.dataset.digest and known.data["counts"]["images"] == 4
-    assert result.details["calibration"]["precisions"] == known.precisions
     for name in ("ECE", "Brier", "log loss", "ECE of equal widths"):
         before, after = (result.metrics[f"{name} {when}"] for when in ("before", "after"))
         assert math.isfinite(before.value) and math.isfinite(after.value) and after.better == "lower"
@@ -248,11 +259,21 @@ def test_boxes_end_to_end_and_read_by_the_core(boxes, tiny_model, tmp_path):
     assert error.low is not None and error.low <= error.high
     before = result.details["reliability"][0]
     assert sum(row["count"] for row in before["bins"]) == counts["places"]
-    assert any("too few" in note for note in result.notes)
+    assert any("Only 4 images or groups" in note for note in result.notes)
     again = run(boxes, tiny_model, tmp_path / "cache")
     assert again.dataset == result.dataset
     for name, metric in result.metrics.items():
         assert again.metrics[name].value == pytest.approx(metric.value, abs=1e-5)
+
+
+def test_a_map_is_read_by_the_core(enough, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "own")
+    result = run(enough, tiny_model, tmp_path / "cache", calibration=folder / "calibration.json")
+    known = require_calibration(load_encoder(str(folder), device="cpu"), str(folder))
+    assert known.prior == pytest.approx(result.metrics["base rate"].value) and known.protocol == WINDOWS
+    assert known.data["digest"] == result.dataset.digest and known.data["counts"]["images"] == FEWEST
+    assert result.details["calibration"]["precisions"] == known.precisions
+    assert not any("images or groups" in note for note in result.notes)
     other = load_encoder("geoalign-s", device="cpu")
     with pytest.raises(ModelError, match="does not hold for"):
         known.check(other)
@@ -280,6 +301,14 @@ def test_rims_words_groups_and_the_program(boxes, tiny_model, tmp_path):
         run(boxes, tiny_model, cache, groups=r"\.png")
     program = run(boxes, tiny_model, cache, PROGRAM, source_gsd="0.5", gsd="0.5")
     assert program.dataset.counts["places"] == 4 * 2 * 64 and program.protocol == PROGRAM
+
+
+@pytest.mark.parametrize("rim", ["outside", "ignore", "inside"])
+@pytest.mark.parametrize("protocol", [WINDOWS, PROGRAM])
+def test_rims_are_what_the_protocol_says(boxes, tmp_path, monkeypatch, protocol, rim):
+    asked = labelled(job(boxes, None, tmp_path / "cache", protocol, rim=rim))
+    monkeypatch.setitem(PROTOCOLS[protocol].numbers, "rim", rim)
+    assert labelled(job(boxes, None, tmp_path / "cache", protocol)).digest == asked.digest
 
 
 def test_places_are_drawn_and_categories_count_where_they_were_looked_for(boxes, tiny_model, tmp_path):
@@ -319,13 +348,25 @@ def test_masks_end_to_end(masks, tiny_model, tmp_path):
     assert run(masks, tiny_model, tmp_path / "cache", **given, unreadable="skip").dataset.counts["images"] == 3
 
 
-def test_the_store_takes_it(boxes, tiny_model, tmp_path, monkeypatch):
+def test_a_map_of_too_few_images_is_not_written(boxes, enough, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOALIGN_MODELS", str(tmp_path / "store"))
+    name, path = encoder(tiny_model).config.name, tmp_path / "calibration.json"
+    shutil.copytree(tiny_model, tmp_path / "store" / name)
+    for data, more in (
+        (boxes, {"calibration": path}), (boxes, {"store": "yes"}), (enough, {"store": "yes", "groups": "[0-4]"}),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=rf"too few images or groups for a map to be kept \(\d+, not {FEWEST}\)"):
+            run(data, tiny_model, tmp_path / "cache", **more)
+    assert not path.exists() and not place_of(locate(name)).exists()
+
+
+def test_the_store_takes_it(enough, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("GEOALIGN_MODELS", str(tmp_path / "store"))
     with pytest.raises(UsageError, match="is not in the store"):
-        run(boxes, tiny_model, tmp_path / "cache", store="yes")
+        run(enough, tiny_model, tmp_path / "cache", store="yes")
     name = encoder(tiny_model).config.name
     shutil.copytree(tiny_model, tmp_path / "store" / name)
-    run(boxes, tiny_model, tmp_path / "cache", store="yes")
+    run(enough, tiny_model, tmp_path / "cache", store="yes")
     assert read_calibration(place_of(locate(name))).model == name
     require_calibration(encoder(tiny_model), name)
 
@@ -362,14 +403,14 @@ def test_missing_and_damaged_pictures(boxes, tiny_model, tmp_path):
     assert run(boxes, tiny_model, tmp_path / "cache", unreadable="skip").dataset.counts["images"] == 3
 
 
-def test_the_command(boxes, tiny_model, tmp_path):
+def test_the_command(enough, tiny_model, tmp_path):
     from click.testing import CliRunner
 
     from training.evaluation.command import main
     from training.evaluation.result import read_result
 
     out = tmp_path / "result.json"
-    args = ["calibrate", "--data", boxes, "--model", tiny_model, "--device", "cpu", "--cache", tmp_path / "cache"]
+    args = ["calibrate", "--data", enough, "--model", tiny_model, "--device", "cpu", "--cache", tmp_path / "cache"]
     args += ["-o", out, "-s", f"calibration={tmp_path / 'calibration.json'}"]
     found = CliRunner().invoke(main, [str(arg) for arg in args])
     assert found.exit_code == 0, found.output

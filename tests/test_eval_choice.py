@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -125,6 +126,22 @@ def test_parts_of_the_tree(tree, tiny_model, tmp_path):
     assert result.dataset.counts["questions"] == 3 and result.settings["only"] == ["scene"]
     with pytest.raises(DataError, match=r"no part 'water' \(.*scene"):
         read_choice(tree, only=["water"])
+
+
+def test_near_ties_are_answered_as_the_model_does(tree, tiny_model, tmp_path):
+    """Two options whose cosines are nearer to each other than float16 can tell."""
+    model, folder = encoder(tiny_model), tree / "perception" / "image_level" / "scene"
+    seen = whole(model, folder / "images" / "1.png").astype(np.float64)
+    words = [f"a {colour} {thing} near {number} houses" for colour in ("red", "old") for thing in ("roof", "ship")
+             for number in range(150)]  # fmt: skip
+    values = np.asarray(model.encode_text(words), np.float64) @ seen
+    order = np.argsort(-values)
+    near = [pair for pair in itertools.pairwise(order) if 1e-6 < values[pair[0]] - values[pair[1]] < 3e-5]
+    assert len(near) > 9
+    questions = [entry(1, question=f"Which?\nA. {words[one]}\nB. {words[other]}") for one, other in near]
+    (folder / "scene.json").write_text(json.dumps(questions))
+    result = TASK.run(job(tree, tiny_model, tmp_path / "cache", CHOICE, only="scene"))
+    assert result.dataset.counts["questions"] == len(near) and result.metrics["accuracy"].value == 100
 
 
 def test_wrong_trees(tree, tiny_model, tmp_path):

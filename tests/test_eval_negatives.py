@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,13 @@ ITEMS = [
 ]
 
 
+def pixels(path):
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
 @pytest.fixture
 def fgovd(tmp_path):
     for number, name in enumerate("ab"):
@@ -99,17 +108,15 @@ def fgovd(tmp_path):
 
 @pytest.mark.parametrize("view", ["roi", "crop", "both"])
 def test_end_to_end_as_by_hand(fgovd, tiny_model, tmp_path, view):
-    from PIL import Image
-
     from geoalign_core.features import region_features
 
     result = TASK.run(job(fgovd, tiny_model, tmp_path / "cache", FGOVD, view=view, k="1,2"))
     model, ranks = encoder(tiny_model), []
     for entry in ITEMS:
         x, y, width, height = entry["bbox"]
-        array = np.asarray(Image.open(fgovd.parent / "images" / entry["img_path"])).transpose(2, 0, 1)
+        array = pixels(fgovd.parent / "images" / entry["img_path"])
         box = np.array([[x, y, x + width, y + height]])
-        seen = region_features([np.ascontiguousarray(array)], [box], encoder=model, view=view).mean[0]
+        seen = region_features([array], [box], encoder=model, view=view).mean[0]
         values = model.encode_text(entry["pos_expression"] + entry["neg_expression"]) @ seen
         ranks.append(1 + int((values[1:] >= values[0] - 1e-6).sum()))
     assert result.metrics["acc@1"].value == pytest.approx(100 * np.mean(np.array(ranks) == 1))
@@ -120,6 +127,23 @@ def test_end_to_end_as_by_hand(fgovd, tiny_model, tmp_path, view):
     assert (counts["items"], counts["images"], counts["texts"], counts["ties"]) == (3, 2, 9, 1)
     assert (counts["fewest_candidates"], counts["most_candidates"]) == (2, 4)
     assert (result.model.dense_mode is None) == (view == "crop") and len(result.details["pictures"]) == 3
+
+
+def test_near_ties_are_ranked_as_the_model_does(tiny_model, tmp_path):
+    """The texts of an item have cosines that are nearer to each other than float16 can tell."""
+    from geoalign_core.features import region_features
+
+    model, array = encoder(tiny_model), pixels(picture(tmp_path / "a.png"))
+    seen = region_features([array], [np.array([[0, 0, 30, 30]])], encoder=model, view="roi").mean[0]
+    texts = [f"a {colour} {thing} near {number} houses" for colour in ("red", "old") for thing in ("roof", "ship")
+             for number in range(150)]  # fmt: skip
+    values = np.asarray(model.encode_text(texts), np.float64) @ seen.astype(np.float64)
+    order = np.argsort(-values)
+    near = [pair for pair in itertools.pairwise(order) if 1e-6 < values[pair[0]] - values[pair[1]] < 3e-5]
+    assert len(near) > 9
+    entries = [item("a.png", [0, 0, 30, 30], texts[one], texts[other]) for one, other in near]
+    data = lines(tmp_path / "items.jsonl", entries)
+    assert TASK.run(job(data, tiny_model, tmp_path / "cache", FGOVD)).metrics["acc@1"].value == 100
 
 
 def test_an_item_without_a_box_is_the_whole_image(tiny_model, tmp_path):

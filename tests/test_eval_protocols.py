@@ -30,6 +30,13 @@ def test_titles_are_one_line_with_a_source(protocol):
     assert protocol.title.endswith(".") and isinstance(protocol.numbers, dict)
 
 
+def test_protocols_of_one_measure_share_its_numbers():
+    """Both ways of the map are measured with the constants that stand in the first, likewise for the others."""
+    for part, whole in (("selo-airslt-plain", "selo-airslt"), ("point-program", "point-windows"),
+                        ("calibration-program", "calibration-windows")):  # fmt: skip
+        assert PROTOCOLS[part].numbers.items() <= PROTOCOLS[whole].numbers.items()
+
+
 @pytest.mark.parametrize("name", TITLES)
 def test_titles_and_settings_are_one_line(name):
     for text in (TITLES[name], find_task(name).title, *find_task(name).settings.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from training.data.errors import DataError
 from training.evaluation.layouts.regions import read_boxed
 from training.evaluation.layouts.rsvg import read_answers, read_referred
 from training.evaluation.metrics.referring import figures, overlap
+from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.tasks.refer import TASK
 
 XML = """<annotation><filename>{stem}.jpg</filename><size><width>48</width><height>40</height></size>{objects}
@@ -102,6 +104,7 @@ def test_dior_rsvg_by_hand(tmp_path):
     counts = result.dataset.counts
     assert (counts["images"], counts["sentences"], counts["unanswered"], counts["answers_to_nothing"]) == (2, 3, 1, 1)
     assert result.model is None and any("'test'" in note for note in result.notes)
+    assert result.settings["split"] == PROTOCOLS["rsvg"].numbers["split"]["dior-rsvg"] == "test"
     assert len(read_referred(data, split="train").sentences) == 1
     with pytest.raises(DataError, match="has no part 'val'"):
         read_referred(data, split="val")
@@ -161,6 +164,7 @@ def test_rrsisd(tmp_path):
     with pytest.raises(DataError, match="is a pickle"):
         read_referred(data)
     found = read_referred(data, trust_pickle=True)
+    assert found.split == PROTOCOLS["rsvg"].numbers["split"]["rrsisd"] == "test"
     assert [(item.text, item.box) for item in found.sentences] == [
         ("the 2th thing", (20, 10, 40, 30)), ("the 3th thing", (1, 1, 47, 39))
     ]  # fmt: skip
@@ -171,11 +175,23 @@ def test_rrsisd(tmp_path):
     ([{"id": 0, "bbox": [0, 0, 1, 1]}, {"id": "0", "bbox": [0, 0, 2, 2]}], "twice"),
     ([{"id": 77, "bbox": [0, 0, 1, 1]}], "answers none"),
     ([7], "is not an answer"),
+    ([{"id": 1, "bbox": [0, 0, math.nan, 1]}], r"jsonl:1: a box is not finite"),
+    ([{"id": 1, "bbox": [0, 0, math.inf, 1]}], "write null"),
 ])  # fmt: skip
 def test_wrong_answers(tmp_path, items, message):
     data = rsvg(tmp_path / "DIOR_RSVG")
     with pytest.raises(DataError, match=message):
         run(data, tmp_path, answers=lines(tmp_path / "answers.jsonl", items))
+
+
+def test_answers_without_area_are_told(tmp_path):
+    data = rsvg(tmp_path / "DIOR_RSVG")
+    boxes = [[20, 0, 0, 18], [3, 3, 3, 9], None]
+    items = [{"id": number, "bbox": box} for number, box in enumerate(boxes)]
+    result = run(data, tmp_path, answers=lines(tmp_path / "answers.jsonl", items))
+    counts = result.dataset.counts
+    assert (counts["answers_without_area"], counts["unanswered"], result.metrics["mean_iou"].value) == (2, 1, 0)
+    assert any(note.startswith("2 answers have no area") for note in result.notes)
 
 
 def test_wrong_data_and_settings(tmp_path):

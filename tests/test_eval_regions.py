@@ -18,6 +18,7 @@ from training.evaluation.castdet import TEMPLATE, classifier, main, write_classi
 from training.evaluation.layouts.regions import plain, read_boxed
 from training.evaluation.layouts.vhr10 import CLASSES
 from training.evaluation.metrics.classification import classify
+from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.tasks.regions import TASK
 
 ROI, CROP, BOTH = TASK.protocols
@@ -119,6 +120,26 @@ def test_dota_is_taken_upright(tmp_path, tiny_model):
     assert read_boxed(folder).scenes[0].boxes[0].tolist() == [0, 0, 40, 40]
 
 
+DOTA = (
+    "plane", "ship", "storage-tank", "baseball-diamond", "tennis-court", "basketball-court", "ground-track-field",
+    "harbor", "bridge", "large-vehicle", "small-vehicle", "helicopter", "roundabout", "soccer-ball-field",
+    "swimming-pool",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "classes", "said"), [("DOTA", 15, False), ("DOTA", 13, True), ("mine", 13, False)])
+def test_fewer_candidates_than_the_data_set_has_classes_are_told(tmp_path, tiny_model, name, classes, said):
+    """DOTA's and VOC's layouts know only the classes of the objects that they have."""
+    folder = tmp_path / name
+    picture(folder / "images" / "P1.png")
+    (folder / "labelTxt").mkdir()
+    rows = [f"20 0 40 20 20 40 0 20 {word} 0" for word in DOTA[:classes]]
+    (folder / "labelTxt" / "P1.txt").write_text("\n".join(rows))
+    result = run(folder, tiny_model, tmp_path)
+    assert result.dataset.counts["classes"] == classes
+    assert any("Only 13 of the data set's 15 classes occur" in note for note in result.notes) is said
+
+
 def rrsisd(folder, *, corners=False, refs=None):
     """RefCOCO's layout; ``corners`` writes right and bottom where COCO has width and height."""
     (folder / "rrsisd").mkdir(parents=True)
@@ -149,6 +170,7 @@ def test_rrsisd_needs_consent(tmp_path, tiny_model, corners):
         run(data, tiny_model, tmp_path)
     result = run(data, tiny_model, tmp_path, trust_pickle=True)
     assert result.dataset.counts["boxes"] == 2 and result.settings["split"] == "test"
+    assert all(PROTOCOLS[key].numbers["split"]["rrsisd"] == "test" for key in TASK.protocols)
     assert any(("right, bottom" if corners else "width, height") in note for note in result.notes)
     boxed = read_boxed(data, trust_pickle=True)
     assert [scene.boxes[0].tolist() for scene in boxed.scenes] == [[20, 10, 40, 30], [1, 1, 47, 39]]
@@ -193,7 +215,7 @@ def test_wrong_folders(tmp_path, tiny_model):
     with pytest.raises(DataError, match="is missing"):
         read_boxed(tmp_path / "no")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no layout"):
+    with pytest.raises(DataError, match=r"holds nothing that this task reads .*an empty folder"):
         read_boxed(tmp_path / "empty")
     data = vhr10(tmp_path / "vhr")
     with pytest.raises(DataError, match="has no splits"):

@@ -163,6 +163,34 @@ def test_end_to_end_as_by_hand(karpathy, tiny_model, tmp_path):
     assert again.metrics == dict(result.metrics) and again.details["retrievals"][0]["direction"] == "I2T"
 
 
+def test_cards_show_each_query_and_each_text_once_and_tell_ties(tmp_path, tiny_model):
+    folder = tmp_path / "rsicd"
+    said = [*["a sea."] * 6, "a forest.", "a road."]
+    for number in range(len(said)):
+        picture(folder / "images" / f"{number}.png", number)
+    entries = [
+        {"filename": f"{n}.png", "split": "test", "sentences": [{"raw": text}, {"raw": text}]}
+        for n, text in enumerate(said)
+    ]
+    (folder / "dataset_rsicd.json").write_text(json.dumps({"dataset": "rsicd", "images": entries}))
+    result = TASK.run(job(folder, tiny_model, tmp_path / "cache", FIVE))
+    cards = result.details["retrievals"]
+    asked = [card["query"]["text"] for card in cards if card["direction"] == "T2I" and card["group"] == "worst"]
+    assert len(set(asked)) == len(asked)
+    for card in cards:
+        if card["direction"] == "I2T":
+            answers = [answer["text"] for answer in card["answers"]]
+            assert sorted(answers) == ["a forest.", "a road.", "a sea."]
+            assert len(card["right"]) == 1
+            place = [answer["right"] for answer in card["answers"]].index(True)
+            copies = sum(2 * said.count(text) for text in answers[:place])
+            assert card["rank"] - card["tied"] == 1 + copies
+            assert card["tied"] == 2 * said.count(answers[place]) - 2
+    assert any(card["tied"] for card in cards)
+    kind = TASK.run(job(folder, tiny_model, tmp_path / "cache", FIVE, ties="optimistic")).details["retrievals"]
+    assert not any(card["tied"] for card in kind)
+
+
 def test_unique_merges_and_takes_the_prefix(karpathy, tiny_model, tmp_path):
     result = TASK.run(job(karpathy, tiny_model, tmp_path / "cache", UNIQUE))
     assert result.dataset.counts["texts"] == 5 and result.settings["prefix"] == PREFIX

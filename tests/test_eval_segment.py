@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -19,10 +20,12 @@ from tests.eval_pictures import encoder, job, picture
 from tiling.errors import CancelledError, UsageError
 from tiling.progress import CancelToken
 from training.data.errors import DataError
+from training.evaluation import sliding
 from training.evaluation.classlists import SETS, colour_file, list_file, read_class_list, read_colours
 from training.evaluation.guided import guided_filter
 from training.evaluation.layouts.masks import MaskReader, find_pairs
 from training.evaluation.metrics.segmentation import confusion, segmented, sums_of
+from training.evaluation.overlay import best_and_worst, may_be_shown
 from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.segment_pictures import colour, painted
 from training.evaluation.sliding import (
@@ -338,23 +341,67 @@ def test_guided_filter_finds_the_edge_and_keeps_constants():
     assert torch.allclose(constant, torch.full_like(constant, 0.25), atol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["bilinear", "guided"])
+def test_windows_are_enlarged_as_the_protocol_says(tmp_path, monkeypatch, rule):
+    from training.evaluation.segment_plan import plan_of
+
+    monkeypatch.setitem(PROTOCOLS[FARSLIP].numbers, "upsample", rule)
+    assert plan_of(job(tmp_path / "loveDA", None, tmp_path, FARSLIP), FARSLIP).how.upsample == rule
+
+
 # Classes and colours ----------------------------------------------------------------------------------------------
 
 
-def test_the_eight_sets():
-    lists = {name: read_class_list(list_file(name)) for name in SETS}
-    sizes = {name: (len(found.names), len(found.words)) for name, found in lists.items()}
-    assert sizes == {
-        "openearthmap": (9, 14), "loveda": (7, 9), "potsdam": (6, 8), "vaihingen": (6, 6), "isaid": (16, 16),
-        "uavid": (7, 7), "udd5": (5, 5), "vdd": (7, 7),
-    }  # fmt: skip
-    for name, known in SETS.items():
-        assert lists[name].names[known.background] in ("background", "clutter")
-        if (table := colour_file(name)) is not None:
-            colours = read_colours(table, lists[name])
-            assert set(colours.values()) - {-1} == set(range(sizes[name][0]))
+# SegEarth-OV's configurations at 4496e8b (arXiv 2410.01768): classes of configs/cls_*.txt in the labels' order, their
+# other words behind commas; prob_thd, bg_idx and reduce_zero_label of configs/cfg_*.py; the part of the data loader.
+EIGHT = {
+    "openearthmap": (0.1, 0, False, "val", (
+        "background/bareland,barren/grass/pavement/road/tree,forest/water,river/cropland/building,roof,house")),
+    "loveda": (0.3, 0, True, "val", "background/building,roof,house/road/water/barren/forest/agricultural"),
+    "potsdam": (0.1, 5, True, "val", "road,parking lot/building/low vegetation/tree/car/clutter,background"),
+    "vaihingen": (0.1, 5, True, "val", "impervious surface/building/low vegetation/tree/car/clutter"),
+    "isaid": (0.4, 0, False, "val", (
+        "background/ship/store tank/baseball diamond/tennis court/basketball court/ground track field/bridge/"
+        "large vehicle/small vehicle/helicopter/swimming pool/roundabout/soccer ball field/plane/harbor")),
+    "uavid": (0.3, 0, False, "test", "background/building/road/car/tree/vegetation/human"),
+    "udd5": (0.4, 4, False, "val", "vegetation/building/road/vehicle/background"),
+    "vdd": (0.3, 0, False, "test", "background/facade/road/vegetation/vehicle/roof/water"),
+}  # fmt: skip
+# Colours of the data sets' own masks (ISPRS, OpenEarthMap, UAVid, UDD), of the classes from the first on.
+COLOURS = {
+    "openearthmap": "000000 800000 00ff24 949494 ffffff 226126 0045ff 4bb549 de1f07",
+    "potsdam": "ffffff 0000ff 00ffff 00ff00 ffff00 ff0000",
+    "vaihingen": "ffffff 0000ff 00ffff 00ff00 ffff00 ff0000",
+    "uavid": "000000 800000 804080 c000c0,400080 008000 808000 404000",
+    "udd5": "6b8e23 66669c 804080 00008e 000000",
+}
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_a_set_is_as_published(name):
+    threshold, background, from_one, split, classes = EIGHT[name]
+    found, words = read_class_list(list_file(name)), [row.split(",") for row in classes.split("/")]
+    assert found.names == tuple(row[0] for row in words)
+    assert list(zip(found.words, found.owners.tolist(), strict=True)) == [
+        (word, place) for place, row in enumerate(words) for word in row
+    ]
+    known = SETS[name]
+    assert (known.id, known.background, known.zero_is_unlabelled, known.split) == (name, background, from_one, split)
+    assert known.mask_ending == ("_instance_color_RGB" if name == "isaid" else "")
+    assert PROTOCOLS[SEGEARTH].numbers["thresholds"][name] == threshold
+    table = colour_file(name)
+    assert (table is None) == (name not in COLOURS)
+    if table is not None:
+        colours = {
+            int(colour, 16): place
+            for place, shades in enumerate(COLOURS[name].split()) for colour in shades.split(",")
+        }  # fmt: skip
+        assert read_colours(table, found) == colours | ({0: -1} if from_one else {})
+
+
+def test_there_are_eight_sets_and_one_protocol_has_thresholds():
     thresholds = PROTOCOLS[SEGEARTH].numbers["thresholds"]
-    assert thresholds.keys() == SETS.keys() and not PROTOCOLS[FARSLIP].numbers["thresholds"]
+    assert thresholds.keys() == SETS.keys() == EIGHT.keys() and not PROTOCOLS[FARSLIP].numbers["thresholds"]
 
 
 def test_class_lists_and_their_errors(tmp_path):
@@ -485,7 +532,7 @@ def test_colours(tmp_path):
     found, unknown = MaskReader(7, colours=colours).read(tmp_path, "coded.png")
     assert (found == np.array(list(colours.values()))[places]).all() and unknown == 0
     assert (found == 3).sum() == np.isin(places, [3, 4]).sum()  # static and moving cars
-    with pytest.raises(DataError, match="in colours; set colours"):
+    with pytest.raises(DataError, match="in colours; give -s colours=FILE"):
         MaskReader(7).read(tmp_path, "coded.png")
     broken = table[places]
     broken[0, 0] = (1, 2, 3)
@@ -571,11 +618,10 @@ def test_segearths_numbers(loveda, tiny_model, tmp_path):
     assert np.flatnonzero(columns).tolist() == [2] and sure.dataset.digest == result.dataset.digest
     guided = run(loveda, tiny_model, tmp_path / "cache", SEGEARTH, upsample="guided", guided_radius_px=8)
     assert guided.details["confusion"] != result.details["confusion"]
+    assert guided.settings["guided_radius_px"] == 8 and "guided_radius_px" not in result.settings
 
 
 def test_a_stopped_run_goes_on(loveda, tiny_model, tmp_path, monkeypatch):
-    from training.evaluation import sliding
-
     whole, token, calls = run(loveda, tiny_model, tmp_path / "one"), CancelToken(), []
 
     def stop(done, total, stage):
@@ -590,10 +636,36 @@ def test_a_stopped_run_goes_on(loveda, tiny_model, tmp_path, monkeypatch):
     real = sliding.segment
     monkeypatch.setattr(sliding, "segment", lambda *args, **more: calls.append(1) or real(*args, **more))
     again = run(loveda, tiny_model, tmp_path / "two")
-    assert len(calls) == 2 + 3  # two images, and three pictures for the report
-    assert again.metrics == whole.metrics and again.details["confusion"] == whole.details["confusion"]
+    assert len(calls) == 2  # the others' pictures are there, too
+    assert again.metrics == whole.metrics and again.details == whole.details
+    assert run(loveda, tiny_model, tmp_path / "two").details == whole.details and len(calls) == 2
     run(loveda, tiny_model, tmp_path / "two", threshold=0.5)
-    assert len(calls) == 5 + 3 + 3  # other numbers, other counts
+    assert len(calls) == 2 + 3  # other numbers, other counts
+
+
+def test_an_answer_that_cannot_be_drawn_is_asked_for_once(loveda, tiny_model, tmp_path, monkeypatch):
+    whole, calls = run(loveda, tiny_model, tmp_path), []
+    (kept,) = tmp_path.glob("segment-*.jsonl")
+    found = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert all(line[-1] for line in found)
+    found[0][-1], found[1][-1], found[2][-1][2] = None, "x", "QUJD"
+    kept.write_text("".join(json.dumps(line) + "\n" for line in found))
+    real = sliding.segment
+    monkeypatch.setattr(sliding, "segment", lambda *args, **more: calls.append(1) or real(*args, **more))
+    for _ in range(2):
+        assert run(loveda, tiny_model, tmp_path).details == whole.details
+        assert len(calls) == 3
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0, math.nan]), min_size=1, max_size=20))
+def test_answers_that_are_drawn_were_kept_on_the_way(values):
+    kept = {place for place in range(len(values)) if may_be_shown(values[: place + 1])}
+    assert {place for _, place in best_and_worst(values)} <= kept
+
+
+def test_few_answers_are_kept():
+    values = np.random.default_rng(0).permutation(1000).astype(float).tolist()
+    assert sum(may_be_shown(values[: place + 1]) for place in range(1000)) < 60
 
 
 def test_a_changed_file_of_the_same_size_is_measured_anew(tmp_path, tiny_model):

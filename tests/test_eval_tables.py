@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 
 from training.data.errors import DataError
-from training.evaluation.printed import _read, printed_table, printed_tables
+from training.evaluation.printed import _read, printed_tables
 from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.result import Dataset, Measured, Metric, Result
 from training.evaluation.table_text import latex, markdown
-from training.evaluation.tables import beside, published, spelling
+from training.evaluation.tables import beside, spelling
 
 TABLES = printed_tables()
+BY_ID = {table.id: table for table in TABLES}
 RSITMD = {"images": 452, "texts": 2260}
 TEMPLATES = tuple(PROTOCOLS["zsc-folders"].numbers["templates"])
 
@@ -53,14 +54,14 @@ def test_percentages_are_possible_with_the_sample_size_unless_flagged():
 
 @pytest.mark.parametrize("name", ["farslip-segmentation", "farslip-classification"])
 def test_printed_means_are_the_means_of_their_rows(name):
-    rows = [row for row in printed_table(name).rows if None not in row.values]
+    rows = [row for row in BY_ID[name].rows if None not in row.values]
     assert len(rows) > 4
     for row in rows:
         assert statistics.mean(row.values[:-1]) == pytest.approx(row.values[-1], abs=0.0055)
 
 
 def test_detection_means_agree_with_their_classes_unless_flagged():
-    table = printed_table("geoalignclip-table3")
+    table = BY_ID["geoalignclip-table3"]
     for row in table.rows:
         for novel, base, both, n, b in ((0, 1, 2, 4, 16), (3, 4, 5, 2, 13)):
             mean = (n * row.values[novel] + b * row.values[base]) / (n + b)
@@ -69,8 +70,8 @@ def test_detection_means_agree_with_their_classes_unless_flagged():
 
 
 def test_rows_that_two_tables_share_agree_or_are_flagged():
-    two, six = printed_table("geoalignclip-table2"), printed_table("geoalignclip-table6")
-    five, full = printed_table("geoalignclip-table5"), six.rows[-1]
+    two, six = BY_ID["geoalignclip-table2"], BY_ID["geoalignclip-table6"]
+    five, full = BY_ID["geoalignclip-table5"], six.rows[-1]
     large = next(row for row in five.rows if row.name == "GeoAlignCLIP ViT-L/14")
     for key in ("ucm-captions-i2t-r1", "ucm-captions-t2i-r1"):
         assert five.value(large, key) == six.value(full, key)
@@ -84,11 +85,9 @@ def test_sizes_and_a_few_figures():
     shapes = {table.id: (len(table.rows), len(table.columns)) for table in TABLES}
     assert shapes["geoalignclip-table2"] == (21, 9)
     assert shapes["geoalignclip-table5"] == (16, 18)
-    table = printed_table("geoalignclip-table5")
+    table = BY_ID["geoalignclip-table5"]
     row = next(row for row in table.rows if row.name == "LRSCLIP ViT-L/14")
     assert table.value(row, "rsitmd-i2t-r1") == 20.35
-    with pytest.raises(DataError, match="geoalignclip-table2"):
-        printed_table("table 9")
 
 
 @pytest.mark.parametrize("broken", ['{"format": 1}', "[]", "nonsense", '{"format": 2, "printed": true, "id": "x"}'])
@@ -110,7 +109,7 @@ def test_ours_stands_beside_the_printed_rows_of_the_same_protocol():
 
 
 def test_another_sample_is_never_compared():
-    (table,) = beside([result(counts={"images": 40, "texts": 200}, i2t_r__1=Metric(99.0))])
+    (table,) = beside([result(counts={"images": 40, "texts": 200, "cut_texts": 0}, i2t_r__1=Metric(99.0))])
     ours = table.rows[-1]
     assert not ours.cells[0].best
     said = table.notes[ours.notes[0] - 1]
@@ -153,6 +152,22 @@ def test_results_of_one_model_tell_what_they_differ_in():
     first, second = ([table.notes[mark - 1] for mark in row.notes] for row in table.rows[-3:-1])
     assert first == ["First."] and second[-1] == "Second." and "ties" in second[0]
     assert f"ours, ties optimistic <sup>{','.join(map(str, table.rows[-2].notes))}</sup>" in markdown([table])
+
+
+@pytest.mark.parametrize("dataset", ["RSITMD", "mine"])
+def test_rows_of_different_data_are_marked_though_names_and_counts_agree(dataset):
+    one = result(dataset=dataset, i2t_r__1=Metric(1.0))
+    two = result(dataset=dataset, name="another", i2t_r__1=Metric(2.0))
+    other = replace(two, dataset=replace(two.dataset, digest="e" * 64))
+
+    def marked(*results):
+        (table,) = beside(results)
+        return [[table.notes[mark - 1] for mark in row.notes if "checksum" in table.notes[mark - 1]]
+                for row in table.rows if row.origin == "measured"]  # fmt: skip
+
+    assert marked(one, two) == [[], []]
+    (first,), (second,) = marked(one, other)
+    assert "d" * 8 in first and "e" * 8 in second
 
 
 def test_an_unknown_sample_is_never_compared():
@@ -205,13 +220,8 @@ def test_protocols_share_a_table_only_when_asked_and_then_say_so():
 
 
 def test_shares_and_per_cent_meet_in_the_printed_unit():
-    (table,) = beside(
-        [
-            result(
-                "ovss-farslip", "LoveDA", {"images": 1669}, task="segment", mIoU=Metric(0.3461, 0.3, 0.4, unit="share")
-            )
-        ]
-    )
+    share = Metric(0.3461, 0.3, 0.4, unit="share")
+    table, _ = beside([result("ovss-farslip", "LoveDA", {"images": 1669}, task="segment", mIoU=share)])
     cell = table.rows[-1].cells[0]
     assert (cell.value, cell.low, cell.high) == (pytest.approx(34.61), pytest.approx(30), pytest.approx(40))
     assert len(table.heads) == 1
@@ -246,8 +256,109 @@ def test_latex_is_escaped_and_balanced():
     assert r"1.50 {\scriptsize 1.00--2.00}" in body
 
 
-def test_a_published_table_is_printed_with_its_doubts():
-    text = markdown([published(printed_table("geoalignclip-table2"))])
+def test_notes_are_numbered_only_where_something_refers_to_them():
+    (table,) = beside([result(counts={"images": 40, "texts": 200}, i2t_r__1=Metric(99.0))])
+    text, tex = markdown([table]), latex([table])
+    marks = {mark for row in table.rows for mark in row.notes} | {
+        cell.note for row in table.rows for cell in row.cells if cell.note
+    }
+    for number, note in enumerate(table.notes, start=1):
+        start = note.split("_")[0].split("@")[0][:12]
+        assert (f"\n{number}. {start}" in text) is (number in marks)
+        assert (f"\n- {start}" in text) is (number not in marks)
+        assert (rf"\textsuperscript{{{number}}}\," in tex) is (number in marks)
+    assert len(table.notes) > len(marks) > 0
+
+
+def of_sets(table, values, name="ours", **changes):
+    """Results of the sets of a published table's mean, one value each."""
+    column = BY_ID[table].columns[-1]
+    counts = {key: dict(other.n) or {"images": 10} for other in BY_ID[table].columns for key in (other.dataset,)}
+    results = [
+        result(column.protocol, key, counts[key], name, task=column.task, **{column.metric: Metric(value)})
+        for key, value in zip(column.sets, values, strict=False)
+    ]
+    return [replace(item, **changes) for item in results]
+
+
+@pytest.mark.parametrize("name", ["farslip-segmentation", "farslip-classification"])
+def test_means_stand_beside_the_printed_ones(name):
+    """Also those of models of which nothing else is printed."""
+    *_, table = beside(of_sets(name, range(8)))
+    column = BY_ID[name].columns[-1]
+    assert table.title == f"Mean of 8 data sets, protocol {column.protocol}"
+    shown = {row.name: row.cells[0].value for row in table.rows if row.origin == "printed"}
+    known = {row.name: row.values[-1] for row in BY_ID[name].rows}
+    assert shown.items() >= known.items() and len(known) > 10
+    assert (table.rows[-1].name, table.rows[-1].cells[0].value) == ("ours", 3.5)
+    assert not table.rows[-1].cells[0].best
+    assert "Not compared with printed means, as its figures of" in table.notes[table.rows[-1].notes[0] - 1]
+    assert table.title in markdown(beside(of_sets(name, range(8)), mixed=True))
+
+
+def test_page_and_command_have_the_means(tmp_path, capsys):
+    from training.evaluation.command import main
+    from training.evaluation.report.page import write_report
+
+    paths = [tmp_path / f"{item.dataset.name}.json" for item in of_sets("farslip-segmentation", range(8))]
+    for path, item in zip(paths, of_sets("farslip-segmentation", range(8)), strict=True):
+        item.write(path)
+    page = write_report(paths, tmp_path / "page.html").read_text(encoding="utf-8")
+    main(["table", *map(str, paths)], standalone_mode=False)
+    for text in (page, capsys.readouterr().out):
+        assert "Mean of 8 data sets, protocol ovss-farslip" in text and "FineCLIP" in text and "3.50" in text
+
+
+def test_doubtful_means_say_why():
+    *_, table = beside(of_sets("farslip-classification", range(8)))
+    doubts = {row.name: table.notes[row.cells[0].note - 1] for row in table.rows if row.cells[0].note}
+    assert set(doubts) == {"SkyCLIP ViT-B/32", "LRSCLIP best"} and "neither the sets" in doubts["LRSCLIP best"]
+    assert [row.cells[0].value for row in table.rows if row.cells[0].best] == [62.24]  # not LRSCLIP's 75.75
+
+
+def test_a_mean_lacks_no_set_and_takes_none_twice():
+    seven = of_sets("farslip-segmentation", range(7))
+    *_, table = beside(seven)
+    assert {row.origin for row in table.rows} == {"printed"}
+    assert "No mean of ours: there is no result of iSAID." in table.notes
+    *_, table = beside([*of_sets("farslip-segmentation", range(8)), seven[1]])
+    assert {row.origin for row in table.rows} == {"printed"}
+    assert "No mean of ours: there are several results of LoveDA." in table.notes
+    *_, table = beside([*seven, *of_sets("farslip-segmentation", range(1, 9), "another")])
+    assert [(row.name, row.cells[0].value) for row in table.rows if row.origin == "measured"] == [("another", 4.5)]
+    assert "\n- No mean of ours" in markdown([table])  # no row refers to it by number
+
+
+def test_means_of_settings_are_not_mixed():
+    """Each threshold has a mean of its own, and the one that is not the protocol's is not compared."""
+    plain = of_sets("farslip-segmentation", range(8))
+    sure = of_sets("farslip-segmentation", range(1, 9), settings={"threshold": 0.9})
+    *_, table = beside([*plain, *sure])
+    ours = [row for row in table.rows if row.origin == "measured"]
+    assert [row.cells[0].value for row in ours] == [3.5, 4.5] and ours[1].name == "ours, threshold 0.9"
+    assert "Potsdam" not in table.notes[ours[0].notes[0] - 1] and "Potsdam" in table.notes[ours[1].notes[0] - 1]
+
+
+def test_a_mean_over_comparable_results_is_compared(monkeypatch):
+    """No printed mean is over samples that are all known; if they were, ours could be the best."""
+    known = [
+        replace(table, columns=tuple(replace(column, n=column.n or {"images": 10}) for column in table.columns))
+        for table in TABLES
+    ]
+    monkeypatch.setattr("training.evaluation.tables.printed_tables", lambda: known)
+    *_, table = beside(of_sets("farslip-segmentation", [99] * 8))
+    assert [row.name for row in table.rows if row.cells[0].best] == ["ours"] and not table.rows[-1].notes
+
+
+def test_the_sets_of_a_mean_are_those_of_its_table():
+    for table in TABLES:
+        for column in table.columns:
+            others = tuple(other.dataset for other in table.columns if other.dataset)
+            assert column.sets == (others if not column.dataset else ()), table.id
+
+
+def test_a_doubtful_figure_is_printed_with_its_reason():
+    text = markdown(beside([result("choice", "choice-img", {"questions": 200}, task="choice", accuracy=Metric(50.0))]))
     assert "20.20 <sup>" in text
     assert "no multiple of 1/200" in text
     assert "arXiv 2603.09566v1, Table 2" in text

@@ -254,7 +254,7 @@ def test_the_command_tells_and_asks_for_precision(own, scene, geoalign, tmp_path
     rows = geopandas.read_file(tmp_path / "a.gpkg", layer="polygons")
     assert len(rows) and rows["precision"].between(0.3, 0.6).all() and list(rows)[:3] == ["query", "score", "precision"]
     code, out, _ = geoalign(*call, "--min-precision", "0.3")
-    assert code == 0 and "(30% precision)" in out
+    assert code == 0 and "(about 30% of places at that limit are right)" in out
     code, _, err = geoalign(*call, "--min-precision", "0.9")
     assert code != 0 and "never so sure" in err and err.count("\n") == 1
     code, _, err = geoalign(*call, "--min-precision", "0.1", "--threshold", "0.1")

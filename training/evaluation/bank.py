@@ -1,9 +1,10 @@
 """Embeddings that are computed once: vectors of images, texts and boxes in a folder, read through a memory map.
 
 A bank lies in a folder of its own under the cache, named by a digest of the model, its preparation, the items and the
-number format. Killing the program at any moment loses one shard of about 1,024 rows; the next run goes on behind it.
-Two processes share one computation. Nothing is dropped: row i is item i, and an item that could not be read is a row
-of NaN, listed in :attr:`Bank.skipped`; it is tried again by the next run.
+number format. Shards of about 1,024 rows are written when they are full, and in parts when that takes long: killing the
+program at any moment loses some 20 seconds of work or one batch, and the next run goes on behind. Two processes share
+one computation. Nothing is dropped: row i is item i, and an item that could not be read is a row of NaN, listed in
+:attr:`Bank.skipped`; it is tried again by the next run.
 
 float16 halves the disk (10⁵ × 768: 154 MB); rows are normalised again when they are read. Measured by
 ``benchmarks/evaluation_ranking.py --half`` on 20,000 made-up texts about 4,000 images of 768 dimensions: cosines move
@@ -218,11 +219,7 @@ def text_bank(
         CancelledError: The token was set; finished shards stay.
     """
     require_text(encoder)
-    forms = ("{}",) if templates is None else tuple(templates)
-    if not forms or any(form.count("{}") != 1 for form in forms):
-        raise DataError(
-            "a template needs one {} for the words", measured=str(list(forms))[:80], remedy='write "a photo of {}."'
-        )
+    forms = _forms(templates)
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     unique, index = list(places), np.array([places[text] for text in texts], np.int64)
     counts = np.ones(len(unique), np.int64)
@@ -234,11 +231,15 @@ def text_bank(
     def make(missing: Sequence[int]) -> Generator[Made, None, None]:
         step = max(1, batch // len(forms))
         for shard in missing:
-            words = [unique[number] for number in job.numbers(shard)]
+            words, begun = [unique[number] for number in job.numbers(shard)], job.begun(shard)
             vectors = np.zeros((len(words), plan.width), np.float32)
-            for start in range(0, len(words), step):
+            vectors[: begun.items] = begun.vectors
+            if begun.items:
+                job.tell(begun.items)
+            for start in range(begun.items, len(words), step):
                 part = words[start : start + step]
                 vectors[start : start + step] = _templated(encoder, part, forms)
+                job.keep(shard, [vectors[: start + len(part)]])
                 job.tell(len(part))
             yield shard, vectors, {}
 
@@ -347,6 +348,16 @@ def _gather(starts: NDArray[np.int64], shards: tuple[Shard, ...], rows: NDArray[
         here = np.flatnonzero(homes == home)
         out[here] = shards[home].map()[rows[here] - starts[home]]
     return out
+
+
+def _forms(templates: Sequence[str] | None) -> tuple[str, ...]:
+    """Return sentences with one ``{}`` each; of no templates that of the texts as they are."""
+    forms = ("{}",) if templates is None else tuple(templates)
+    if not forms or any(form.count("{}") != 1 for form in forms):
+        raise DataError(
+            "a template needs one {} for the words", measured=str(list(forms))[:80], remedy='write "a photo of {}."'
+        )
+    return forms
 
 
 def _templated(encoder: Encoder, words: Sequence[str], forms: Sequence[str]) -> NDArray[np.float32]:

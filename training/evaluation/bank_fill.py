@@ -30,6 +30,20 @@ if TYPE_CHECKING:
     """Shard, its rows, and row → why there is none."""
 
 NO_BOX = "the box shows nothing of the image"
+KEEP_S = 20.0
+"""A shard that takes longer is kept in parts: a killed run loses so many seconds. Fast machines write whole shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What another run has made of a shard."""
+
+    items: int
+    """How many of its first items are finished."""
+    vectors: NDArray[np.float32]
+    """(R, D)"""
+    reasons: list[str]
+    """Of each row why there is no vector, or ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,7 @@ class Filling:
     progress: Progress
     cancel: CancelToken
     _done: list[int] = field(default_factory=lambda: [0])
+    _written: list[float] = field(default_factory=lambda: [0.0])
 
     def numbers(self, shard: int) -> range:
         """Return the items of a shard."""
@@ -84,10 +99,12 @@ class Filling:
             missing = [number for number, shard in enumerate(shards) if shard is None]
             self._done[0] = sum(len(self.numbers(number)) for number, shard in enumerate(shards) if shard)
             self.tell(0)  # before the first batch, which may take a while
+            self._written[0] = time.monotonic()
             with contextlib.closing(make(missing)) as making, _memory():
                 for number, vectors, skipped in making:
                     self.store.write(number, vectors, skipped)
                     shards[number] = self.store.read(number)
+                    self._written[0] = time.monotonic()
         if not all(shards):
             raise DataError(
                 "does not hold what was written to it", path=self.store.folder, remedy="check the disk, then run again"
@@ -96,12 +113,37 @@ class Filling:
 
     def _read(self, number: int, loads: Sequence[Load]) -> Shard | None:
         shard = self.store.read(number)
-        if shard is None or not loads:
-            return shard
+        return None if shard and loads and self._mended(number, shard, loads) is not None else shard
+
+    def _mended(self, number: int, shard: Shard, loads: Sequence[Load]) -> int | None:
+        """Return the first item that could not be read and can be read now."""
         items = np.repeat(self.numbers(number), self.counts[self.firsts[number] : self.firsts[number + 1]])
         unread = {int(items[row]) for row, reason in shard.skipped.items() if reason != NO_BOX}
-        mended = any(not isinstance(attempt(loads[item]), str) for item in unread)
-        return None if mended else shard
+        return next((item for item in sorted(unread) if not isinstance(attempt(loads[item]), str)), None)
+
+    def begun(self, number: int, loads: Sequence[Load] = ()) -> Begun:
+        """Return what another run has made of a shard, up to the first item that can be read only now."""
+        part, first = self.store.read_part(number), int(self.firsts[number])
+        if part is None:
+            return Begun(0, np.zeros((0, self.store.plan.width), np.float32), [])
+        ends = np.cumsum(self.counts[first : self.firsts[number + 1]])
+        items = int(np.searchsorted(ends, part.shape[0], side="right"))
+        if loads and (mended := self._mended(number, part, loads)) is not None:
+            items = mended - first
+        rows = int(ends[items - 1]) if items else 0
+        return Begun(items, np.array(part.map()[:rows], np.float32), [part.skipped.get(row, "") for row in range(rows)])
+
+    def keep(self, number: int, vectors: Sequence[NDArray[np.float32]], reasons: Sequence[str] = ()) -> None:
+        """Write the first rows of a shard, of whole items, where nothing was written for a while.
+
+        Raises:
+            OutputWriteError: The disk is full or refuses.
+        """
+        if time.monotonic() - self._written[0] < KEEP_S or sum(map(len, vectors)) == self.store.rows(number):
+            return
+        skipped = {row: reason for row, reason in enumerate(reasons) if reason}
+        self.store.write(number, np.concatenate(vectors), skipped, part=True)
+        self._written[0] = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +158,32 @@ class Pictures:
     def make(self, missing: Sequence[int]) -> Generator[Made, None, None]:
         """Yield shards as they are finished."""
         job = self.job
-        wanted = (self.loads[item] for shard in missing for item in job.numbers(shard) if job.counts[item])
+        begun = {shard: job.begun(shard, self.loads) for shard in missing}
+        left = {shard: job.numbers(shard)[part.items :] for shard, part in begun.items()}
+        wanted = (self.loads[item] for items in left.values() for item in items if job.counts[item])
         with contextlib.closing(read_ahead(wanted)) as pictures:
             for shard in missing:
-                yield shard, *self._shard(shard, pictures)
+                yield shard, *self._shard(shard, begun.pop(shard), left[shard], pictures)
 
-    def _shard(self, shard: int, pictures: Iterator[Picture | str]) -> tuple[NDArray[np.float32], dict[int, str]]:
-        vectors, reasons = [np.zeros((0, self.job.store.plan.width), np.float32)], list[str]()
-        for items, part in self._batches(shard, pictures):
+    def _shard(
+        self, shard: int, begun: Begun, left: range, pictures: Iterator[Picture | str]
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        vectors, reasons = [begun.vectors], begun.reasons
+        if begun.items:
+            self.job.tell(begun.items)
+        for items, part in self._batches(left, pictures):
             more, why = self._batch(items, part)
             vectors.append(more)
             reasons += why
+            self.job.keep(shard, vectors, reasons)
             self.job.tell(len(items))
         return np.concatenate(vectors), {row: reason for row, reason in enumerate(reasons) if reason}
 
     def _batches(
-        self, shard: int, pictures: Iterator[Picture | str]
+        self, left: range, pictures: Iterator[Picture | str]
     ) -> Iterator[tuple[list[int], list[Picture | str]]]:
         items, part, size = list[int](), list["Picture | str"](), 0
-        for item in self.job.numbers(shard):
+        for item in left:
             picture = next(pictures) if self.job.counts[item] else "no boxes"
             items.append(item)
             part.append(picture)

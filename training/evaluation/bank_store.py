@@ -3,10 +3,12 @@
 A shard is one safetensors file: ``vectors`` (R, D) and, as metadata, the bank's digest, the shard's number, the
 SHA-256 of the vectors and the rows that could not be made, with their reasons. A shard that is cut short, altered or
 of another bank is no shard: it is made again. Rows that could not be made are NaN: whoever forgets them is told.
+What is finished of a shard that takes long lies beside it in the same form, as a part, until the shard is whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NOTE, LOCK = "bank.json", "write.lock"
+WHOLE, PART = ".safetensors", ".part"
 _TYPES = {"float16": "F16", "float32": "F32"}
 _HEADER_BYTES = 1 << 24
 _PATIENCE_S = 0.5
@@ -101,14 +104,20 @@ class Store:
 
     def read(self, number: int) -> Shard | None:
         """Map a shard; None where there is none, or where what there is must be made again."""
+        return self._sound(self._path(number), number)
+
+    def read_part(self, number: int) -> Shard | None:
+        """Map the first rows of a shard that another run began; None where there are none that can be used."""
+        return self._sound(self._path(number, PART), number)
+
+    def _sound(self, path: Path, number: int) -> Shard | None:
         try:
-            return self._read(number)
+            return self._read(path, number)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
             return None
 
-    def _read(self, number: int) -> Shard:
-        path, shape = self._path(number), (self.rows(number), self.plan.width)
-        size = path.stat().st_size
+    def _read(self, path: Path, number: int) -> Shard:
+        size, rows = path.stat().st_size, self.rows(number)
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if not 0 < length <= min(size, _HEADER_BYTES):
@@ -116,6 +125,9 @@ class Store:
             header = json.loads(file.read(length))
         about, tensor = header["__metadata__"], header["vectors"]
         start, end = (8 + length + offset for offset in tensor["data_offsets"])
+        if path.suffix == PART:
+            rows = min(rows, int(tensor["shape"][0]))
+        shape = rows, self.plan.width
         described = (tensor["dtype"], tuple(tensor["shape"]), about["bank"], about["shard"], end)
         if described != (_TYPES[self.plan.dtype], shape, self.digest, str(number), size):
             raise ValueError("another bank's, or cut short")
@@ -125,13 +137,16 @@ class Store:
             raise ValueError("altered")
         return shard
 
-    def write(self, number: int, vectors: NDArray[np.float32], skipped: Mapping[int, str]) -> None:
+    def write(
+        self, number: int, vectors: NDArray[np.float32], skipped: Mapping[int, str], *, part: bool = False
+    ) -> None:
         """Write a shard under a temporary name and swap it in.
 
         Args:
             number: Which.
             vectors: (R, D); rows of ``skipped`` may hold anything.
             skipped: Row → reason.
+            part: These are its first rows only.
 
         Raises:
             OutputWriteError: The disk is full or refuses.
@@ -145,8 +160,11 @@ class Store:
             "skipped": json.dumps(sorted(skipped.items())),
         }  # fmt: skip
         payload = save({"vectors": kept}, about)
-        with atomic_file(self._path(number), overwrite=True) as temporary:
+        with atomic_file(self._path(number, PART if part else WHOLE), overwrite=True) as temporary:
             temporary.write_bytes(payload)
+        if not part:
+            with contextlib.suppress(OSError):
+                self._path(number, PART).unlink()
 
     def describe(self) -> None:
         """Write ``bank.json``, for people and other programs, where it is missing or another bank's.
@@ -177,8 +195,6 @@ class Store:
             OutputWriteError: The lock file cannot be made.
             CancelledError: The token was set.
         """
-        import contextlib
-
         from filelock import FileLock, Timeout
 
         @contextlib.contextmanager
@@ -202,8 +218,8 @@ class Store:
 
         return holding()
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.safetensors"
+    def _path(self, number: int, suffix: str = WHOLE) -> Path:
+        return self.folder / f"{number:05d}{suffix}"
 
 
 def cut(counts: NDArray[np.int64], rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,8 +19,9 @@ from training.data.images import picture_size, read_bytes
 from training.evaluation.calibration import Samples
 from training.evaluation.layouts.boxes import BoxedScene, read_boxes, read_names, words_for
 from training.evaluation.metrics.pointing import RIMS
+from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.tasks import groundwork as gw
-from training.evaluation.tasks.point import Question, number_of, typical_length
+from training.evaluation.tasks.point import Question, typical_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,6 +54,8 @@ class Labelled:
     truth: Callable[[BoxedScene], Truth]
     digest: str
     counts: Mapping[str, int]
+    settings: Mapping[str, Any]
+    """Those that decide what is true, with the values that count."""
     notes: tuple[str, ...] = ()
 
 
@@ -108,7 +111,7 @@ def labelled(job: Job) -> Labelled:
     foreign = [name for name in (MASKS_ONLY if kind == "boxes" else BOXES_ONLY) if name in job.settings]
     if foreign:
         other = "masks" if kind == "boxes" else "boxes"
-        raise UsageError(f"{foreign[0]} is a setting of {other}", remedy=f"leave it out, or set truth={other}")
+        raise UsageError(f"{foreign[0]} is a setting of {other}", remedy=f"leave it out, or add -s truth={other}")
     found = _boxes(job) if kind == "boxes" else _masks(job)
     if not found.questions:
         raise UsageError("nothing is asked for", remedy="leave out fewer classes")
@@ -116,7 +119,8 @@ def labelled(job: Job) -> Labelled:
 
 
 def _boxes(job: Job) -> Labelled:
-    rim, unknown = gw.choice(job, "rim", RIMS), gw.choice(job, "unboxed", ("empty", "unknown")) == "unknown"
+    rim = gw.choice(job, "rim", RIMS, PROTOCOLS[job.protocol].numbers["rim"])
+    unknown = gw.choice(job, "unboxed", ("empty", "unknown")) == "unknown"
     names = read_names(Path(job.settings["only"])) if "only" in job.settings else None
     data = read_boxes(job.data, split=job.split, names=names)
     table = words_for(data.categories, job.settings.get("words"))
@@ -146,6 +150,7 @@ def _boxes(job: Job) -> Labelled:
     missing = sorted(set(data.categories) - set(table))
     return Labelled(
         data.name, tuple(scenes), questions, truth, gw.digest_of([rim, unknown, *parts]), counts,
+        {"rim": rim, "unboxed": "unknown" if unknown else "empty"},
         (f"Not asked for: {', '.join(missing)[:120]}.",) if missing else (),
     )  # fmt: skip
 
@@ -164,7 +169,7 @@ def _masks(job: Job) -> Labelled:
     if lonely and gw.choice(job, "unreadable", ("refuse", "skip")) == "refuse":
         raise DataError(
             "has no mask or no image beside it", path=whole.root / lonely[0], measured=f"{len(lonely)} of them",
-            remedy="complete the folders, or leave them out with unreadable=skip",
+            remedy="complete the folders, or leave them out with -s unreadable=skip",
         )  # fmt: skip
     data = whole.take(gw.spread(len(whole.images), job.limit))
     left = _left_out(job, plan.classes.names, plan.known.background if plan.known.id else None)
@@ -184,6 +189,10 @@ def _masks(job: Job) -> Labelled:
     counts = {"masks": len(masks), "categories": len({question.category for question in questions})}
     return Labelled(
         plan.known.id or data.name, scenes, questions, truth, gw.digest_of([*rules, *parts]), counts,
+        {
+            "set": plan.known.id or None, "leave_out": sorted(left), "ignore": plan.reader.ignore,
+            "zero_is_unlabelled": plan.reader.zero_is_unlabelled, "unknown": plan.reader.unknown,
+        },
         (f"Not asked for: {', '.join(sorted(left))[:120]}.",) if left else (),
     )  # fmt: skip
 
@@ -240,12 +249,12 @@ def look(job: Job, data: Labelled, encoder: TorchEncoder, *, program: bool) -> t
     from geoalign_core.grounding.text import encode_queries
 
     texts = encode_queries(encoder, [question.word for question in data.questions])
-    groups = _groups(job, data)
+    groups = groups_of(job, data)
     names = tuple(sorted(set(groups)))
     places = {name: place for place, name in enumerate(names)}
     typical, found = typical_length(data.scenes), Looked()
     sizing = None if program else _sizing(job, encoder)
-    most = number_of(job, "most")
+    most = gw.number_of(job, "most")
     for done, (scene, group) in enumerate(zip(data.scenes, groups, strict=True), start=1):
         job.cancel.check()
         truth, part = data.truth(scene), Looked()
@@ -262,7 +271,7 @@ def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def _groups(job: Job, data: Labelled) -> list[str]:
+def groups_of(job: Job, data: Labelled) -> list[str]:
     """Return what each image belongs to: what the setting ``groups`` matches in its name, else the name."""
     if "groups" not in job.settings:
         return [scene.image for scene in data.scenes]
@@ -280,11 +289,11 @@ def _sizing(job: Job, encoder: TorchEncoder) -> Sizing:
     if "scale" in job.settings and "object_px" in job.settings:
         raise UsageError("scale and object_px exclude each other", remedy="leave one of them out")
     patch = encoder.config.patch_px
-    window = round(number_of(job, "window_px", encoder.config.dense.window_px) or 0)
+    window = round(gw.number_of(job, "window_px", encoder.config.dense.window_px) or 0)
     if window < patch or window % patch:
         near = max(1, round(window / patch)) * patch
         raise UsageError("window_px is not made of whole patches", measured=f"{window}", remedy=f"use {near}")
-    return Sizing(window, patch, number_of(job, "scale", 1.0) or 1.0, number_of(job, "object_px"))
+    return Sizing(window, patch, gw.number_of(job, "scale", 1.0) or 1.0, gw.number_of(job, "object_px"))
 
 
 def _lattices(
@@ -294,5 +303,5 @@ def _lattices(
 
     if sizing is not None:
         return through_windows(scene, encoder, texts, sizing, typical_px, job.cache, job.cancel)
-    sizes: tuple[Any, Any] = number_of(job, "source_gsd"), number_of(job, "gsd")
+    sizes: tuple[Any, Any] = gw.number_of(job, "source_gsd"), gw.number_of(job, "gsd")
     return [as_asked(scene, encoder, texts, *sizes, job.cache, job.cancel)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from tiling.clikit import run_cli, tqdm_progress
 from tiling.errors import UsageError
 from training.evaluation.opening import CACHE, DEVICE, MODEL, PRECISION, READING, cache_folder, model_loader
 from training.evaluation.registry import TITLES, UNTEMPLATED, WHOLE, find_task
+from training.evaluation.table_text import number
 from training.evaluation.tools import TOOLS
 
 if TYPE_CHECKING:
@@ -74,6 +77,10 @@ _OPTIONS = (
     click.option("--split", metavar="NAME", help="Part of the data set.  [default: the protocol's]"),
     click.option("--limit", type=click.IntRange(1), help="Only so many items, spread evenly; the result says so."),
     click.option("-s", "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the task."),
+    click.option(
+        "--dataset", metavar="ID",
+        help="Which data set of geoalign-eval data it is.  [default: by the names of file and folders]",
+    ),
     DEVICE,
     PRECISION,
     click.option("--dense-mode", metavar="MODE", help="Last-block variant of a CLIP model.  [default: its own]"),
@@ -103,6 +110,7 @@ def _task_command(name: str) -> click.Command:
 
 def _run(name: str, options: Mapping[str, Any]) -> Result:
     from tiling.progress import CancelToken
+    from training.evaluation.measuring import measure
     from training.evaluation.task import Job
 
     task = find_task(name)
@@ -117,8 +125,11 @@ def _run(name: str, options: Mapping[str, Any]) -> Result:
             data=options["data"], protocol=protocol, encoder=model_loader(options, of_model, progress),
             cache=options["cache"] or cache_folder(), progress=progress, cancel=CancelToken(), split=options["split"],
             limit=options["limit"], settings=settings, trust_pickle=options["trust_pickle"],
+            dataset=options["dataset"],
         )  # fmt: skip
-        result = task.run(job)
+        result = measure(task, job)
+    told = {name: of_model[name] for name in ("dense_mode", "cls_bias") if of_model[name] is not None}
+    result = replace(result, settings={**result.settings, **told})
     if options["out"]:
         result.write(options["out"])
     return result
@@ -174,9 +185,12 @@ def _show(result: Result) -> str:
     lines = [f"{result.task} · {result.protocol} · {result.dataset.name} ({counts})"]
     for name, metric in result.metrics.items():
         unit = metric.unit if metric.unit == "%" else f" {metric.unit}" if metric.unit not in ("", "share") else ""
-        span = "" if metric.low is None or metric.high is None else f"   [{metric.low:.2f}, {metric.high:.2f}]"
-        digits = 2 if metric.unit == "%" else 4
-        lines.append(f"  {name:<{width}}  {metric.value:8.{digits}f}{unit}{span}")
+        value, *ends = (
+            "–" if end is None or not math.isfinite(end) else number(end, metric.unit)
+            for end in (metric.value, metric.low, metric.high)
+        )
+        span = "" if metric.low is None or metric.high is None else f"   [{ends[0]}, {ends[1]}]"
+        lines.append(f"  {name:<{width}}  {value:>8}{unit}{span}")
     return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
 
 

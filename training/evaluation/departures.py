@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from geoalign_core.models.families import find_published
+from training.evaluation.catalogue import dataset_id
+from training.evaluation.layouts.captions import MULTI, TITLE, of_satellites
+from training.evaluation.layouts.regions import plain
 from training.evaluation.protocols import PROTOCOLS
+from training.evaluation.registry import TITLES, find_task
+from training.evaluation.segment_plan import of_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,22 +20,52 @@ if TYPE_CHECKING:
 
 DIGITS = 8
 """Of a key or checksum that stand in a name."""
+_UNSAID = object()
+"""What a protocol says of a setting that it does not name: any value departs."""
 
 
 def departures(result: Result) -> tuple[str, ...]:
-    """Return by name what of a result is not as its protocol says: its numbers, templates, ties, or a limit."""
+    """Return by name what of a result is not as its protocol says, in alphabetical order.
+
+    Every setting counts that the task does not declare to be of the place (``Task.place``): a value that is not the
+    protocol's own departs, and so does any value of a setting that the protocol does not name. So do a limit,
+    templates, and the way in which the model makes patches, where the protocol or else the model's family fixes it.
+    """
+    own, given, model = _own(result), dict(result.settings), result.model
+    place = find_task(result.task).place if result.task in TITLES else frozenset()
+    if model is not None and model.dense_mode and "dense_mode" in own:
+        given["dense_mode"] = model.dense_mode
+    found = {
+        name for name, value in given.items()
+        if value is not None and name not in {"split", "templates", *place} and not _same(value, own.get(name, _UNSAID))
+    }  # fmt: skip
+    if model is not None and model.templates and "templates" in own:
+        found |= {"templates"} if model.templates != _sentences(own["templates"]) else set()
+    return tuple(sorted(found))
+
+
+def _own(result: Result) -> dict[str, Any]:
+    """Return the protocol's value of every setting that it names, for the data set and the model of a result."""
     protocol = PROTOCOLS.get(result.protocol)
-    numbers = {} if protocol is None else protocol.numbers
-    given = result.settings
-    found = [
-        name for name, value in numbers.items()
-        if isinstance(value, (bool, int, float, str)) and name != "templates"
-        and given.get(name) is not None and not _same(given[name], value)
-    ]  # fmt: skip
-    if "templates" in numbers and result.model is not None and result.model.templates:
-        found += [] if result.model.templates == _sentences(numbers["templates"]) else ["templates"]
-    found += ["ties"] if given.get("ties", "pessimistic") != "pessimistic" else []
-    return (*found, "limit") if given.get("limit") is not None else tuple(found)
+    if protocol is None:
+        return {}
+    own, dataset = dict(protocol.numbers), dataset_id(result.dataset.known_as)
+    published = None if result.model is None else find_published(result.model.name)
+    if published is not None:
+        own.setdefault("dense_mode", published[0].dense_mode)
+    if protocol.task == "segment":
+        own |= of_set(protocol.id, dataset)
+    elif protocol.task == "retrieval":
+        own |= {"column": TITLE} if of_satellites(dataset) else {"column": MULTI, "prefix": ""}
+    elif protocol.task == "detect":
+        own["novel"] = _novel(own["novel"]["dior"] if dataset == "dior-ovd" else None, result.settings.get("novel"))
+    return own
+
+
+def _novel(known: Sequence[str] | None, given: object) -> object:
+    """Return the novel classes as they were given where they are right; where none are printed any are."""
+    named = {plain(str(name)) for name in given} if isinstance(given, (list, tuple)) else set[str]()
+    return given if known is None or named == {plain(name) for name in known} else known
 
 
 def told_apart(results: Sequence[Result]) -> list[str]:
@@ -47,9 +83,8 @@ def told_apart(results: Sequence[Result]) -> list[str]:
 
 
 def _name(result: Result) -> str:
-    if result.model is None:
-        return "detections file"
-    return result.model.name + (f" ({result.model.dense_mode})" if result.model.dense_mode else "")
+    mode = None if result.model is None else result.model.dense_mode
+    return result.subject + (f" ({mode})" if mode else "")
 
 
 def _traits(result: Result) -> dict[str, str]:
@@ -60,6 +95,7 @@ def _traits(result: Result) -> dict[str, str]:
             "templates": _short(result.model.templates), "precision": result.model.precision,
             "model": result.model.key[:DIGITS],
         }  # fmt: skip
+    traits |= {f"{name} file": digest[:DIGITS] for name, digest in result.files.items()}
     return traits | {"data": result.dataset.digest[:DIGITS]}
 
 

@@ -31,6 +31,8 @@ class Column:
     metric: str
     task: str
     protocol: str
+    sets: tuple[str, ...] = ()
+    """What a mean is over; empty where that is not published."""
     n: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Sizes of the sample by unit; empty where they are not known."""
     n_is: str = "unknown"
@@ -89,19 +91,6 @@ def printed_tables() -> tuple[PrintedTable, ...]:
     return tuple(_read(path) for path in sorted(FOLDER.glob("*.json")))
 
 
-def printed_table(name: str) -> PrintedTable:
-    """Return one published table.
-
-    Raises:
-        DataError: There is none of this id.
-    """
-    for table in printed_tables():
-        if table.id == name:
-            return table
-    known = ", ".join(table.id for table in printed_tables())
-    raise DataError("no published table of this name", measured=name, remedy=f"take one of {known}")
-
-
 def _read(path: Path) -> PrintedTable:
     """Read one file; whoever edits it learns at once what does not fit."""
     try:
@@ -109,7 +98,9 @@ def _read(path: Path) -> PrintedTable:
         if item["format"] != FORMAT or item["printed"] is not True or item["id"] != path.stem:
             raise ValueError("format, printed or id")
         common = {"unit": item["unit"], "better": item["better"]}
-        columns = tuple(Column(**{**common, **column}) for column in item["columns"])
+        columns = tuple(
+            Column(**{**common, **column, "sets": tuple(column.get("sets", ()))}) for column in item["columns"]
+        )
         rows = tuple(Row(**{**row, "values": tuple(row["values"])}) for row in item["rows"])
         flags = {(flag["method"], flag["model"], flag["column"]): str(flag["why"]) for flag in item["flags"]}
     except (OSError, ValueError, KeyError, TypeError) as error:

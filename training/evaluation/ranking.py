@@ -354,7 +354,7 @@ def _exact_products() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picked:
+class Picked:
     """Some rows of others."""
 
     source: Rows
@@ -362,6 +362,7 @@ class _Picked:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n, D)."""
         return len(self.index), self.source.shape[1]
 
     def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401
@@ -380,7 +381,7 @@ def _once(
         )
     checked = Positives.of(positives, len(positives), len(kinds))
     _, firsts = np.unique(kinds, return_index=True)
-    return _Picked(candidates, firsts), np.split(kinds[checked.columns], checked.starts[1:-1])
+    return Picked(candidates, firsts), np.split(kinds[checked.columns], checked.starts[1:-1])
 
 
 def _check_widths(queries: Rows, candidates: Rows) -> None:

@@ -26,6 +26,8 @@ TITLES = {
     "calibrate": "From scores to precision: reliability before and after.",
 }
 """Name → one line; ``training.evaluation.tasks.NAME`` has ``TASK``."""
+HEADLINES = {"retrieval": "mr", "selo": "Rmi"}
+"""What a summary shows of tasks whose first figure is but a part of it."""
 WHOLE = frozenset({"retrieval", "classify", "choice", "selo"})
 """Tasks that look at whole images and tiles: how a model makes its patches changes nothing there."""
 UNTEMPLATED = frozenset({"retrieval", "choice"})

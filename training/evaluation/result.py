@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tiling.files import atomic_file
@@ -41,6 +42,13 @@ class Dataset:
     """SHA-256 of the items, their labels and the sizes of their files."""
     counts: Mapping[str, int]
     """Images, texts, boxes, classes … that were used, and what was skipped (``skipped_images``)."""
+    id: str = ""
+    """In the catalogue; empty where it is none of its sets, or it is not known which."""
+
+    @property
+    def known_as(self) -> str:
+        """The catalogue's id, else the data's own name."""
+        return self.id or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Result:
     """An id of :mod:`training.evaluation.protocols`."""
     dataset: Dataset
     model: Measured | None
-    """None when a file of detections was measured."""
+    """None when a file of detections or answers was measured."""
     metrics: Mapping[str, Metric]
     seconds: Mapping[str, float]
     """By stage; vectors from the cache take next to none."""
@@ -75,6 +83,18 @@ class Result:
     """One sentence each: skips, ties, what differs from the published protocol."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """For the report: per class, per item (JSON values; large arrays lie beside as ``NAME.npz``)."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that settings name, by setting."""
+    version: str = ""
+    """Of the program."""
+
+    @property
+    def subject(self) -> str:
+        """What was measured: the model's name, or which file."""
+        if self.model is not None:
+            return self.model.name
+        kind = "answers" if "answers" in self.settings else "detections"
+        return f"{kind} file {PurePath(str(self.settings.get(kind, ''))).name}".rstrip()
 
     def write(self, path: Path) -> None:
         """Write the result as JSON."""
@@ -103,12 +123,14 @@ def read_result(path: Path) -> Result:
             task=str(item.pop("task")),
             protocol=str(item.pop("protocol")),
             metrics=metrics,
-            dataset=Dataset(**{**dataset, "name": str(dataset["name"]), "counts": counts}),
+            dataset=Dataset(str(dataset["name"]), str(dataset["digest"]), counts, str(dataset.get("id", ""))),
             model=None if model is None else _measured(model),
             seconds={name: float(value) for name, value in item.pop("seconds").items()},
             settings=dict(item.pop("settings")),
             notes=tuple(map(str, item.pop("notes"))),
             details=dict(item.pop("details")),
+            version=str(item.pop("version", "")),
+            files={name: str(digest) for name, digest in item.pop("files", {}).items()},
             **item,
         )
     except OSError as error:

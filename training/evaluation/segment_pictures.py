@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.evaluation.overlay import best_and_worst
+from training.evaluation.overlay import MOST, best_and_worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Shown = tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]
-    """Image (H, W, 3), truth and answer (H, W)."""
+    """Image (H, W, 3), truth (H, W) and answer, this as large or :func:`reduced`."""
 
 SIDE_PX = 360
-_MOST = 3
 _COLOURS = (
     "#9aa0a6", "#d7301f", "#f5c542", "#2b6cb0", "#8c6d46", "#1b7837", "#b8e186", "#762a83", "#f781bf", "#00b8c4",
     "#ff7f0e", "#4d4d4d", "#e7298a", "#66a61e", "#1f3b73", "#c7b299", "#a50f15", "#5ab4ac", "#d8b7dd", "#6a51a3",
@@ -34,14 +33,19 @@ def colour(place: int) -> tuple[int, int, int]:
 
 def painted(labels: NDArray[np.int32], classes: int, side: int = SIDE_PX) -> NDArray[np.uint8]:
     """Return labels (H, W) as colours (h, w, 3), −1 as black; as large as a thumbnail, each pixel a label's own."""
+    table = np.array([*(colour(place) for place in range(classes)), _UNLABELLED], np.uint8)
+    drawn: NDArray[np.uint8] = table[reduced(labels, side)]
+    return drawn
+
+
+def reduced(labels: NDArray[np.int32], side: int = SIDE_PX) -> NDArray[np.int32]:
+    """Return labels (H, W) as they are drawn, (h, w): those at the middles of a thumbnail's pixels."""
     factor = min(1.0, side / max(labels.shape))
     rows, columns = (
         np.minimum((np.arange(max(1, round(length * factor))) + 0.5) / factor, length - 1).astype(np.int64)
         for length in labels.shape
     )
-    table = np.array([*(colour(place) for place in range(classes)), _UNLABELLED], np.uint8)
-    drawn: NDArray[np.uint8] = table[labels[rows[:, None], columns]]
-    return drawn
+    return labels[rows[:, None], columns]
 
 
 def pictures(
@@ -58,7 +62,7 @@ def pictures(
     from training.evaluation.report.thumbs import thumbnail
 
     found = []
-    for title, number in best_and_worst(miou.tolist(), _MOST):
+    for title, number in best_and_worst(miou.tolist(), MOST):
         image, truth, answer = show(number)
         there = sorted({*np.unique(truth).tolist(), *np.unique(answer).tolist()} - {-1})
         legend = [{"name": names[place], "colour": "#{:02x}{:02x}{:02x}".format(*colour(place))} for place in there]
@@ -66,7 +70,7 @@ def pictures(
             legend.append({"name": "does not count", "colour": "#000000"})
         found.append({
             "title": images[number].rsplit("/", 1)[-1],
-            "caption": f"{title.replace('-', ' ')}: mIoU {miou[number]:.1f} % of the classes in this image",
+            "caption": f"{title}: mIoU {miou[number]:.1f} % of the classes in this image or its answer",
             "picture": thumbnail(image, SIDE_PX),
             "others": [
                 {"title": name, "picture": thumbnail(painted(labels, len(names)), SIDE_PX)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tiling.errors import UsageError
 from training.data.errors import DataError
 from training.evaluation import classlists as lists
-from training.evaluation.catalogue import dataset_id
+from training.evaluation.catalogue import check_id, placed_id
 from training.evaluation.classlists import SETS, ClassList, KnownSet
 from training.evaluation.layouts.masks import MaskReader
 from training.evaluation.protocols import PROTOCOLS
@@ -47,7 +47,7 @@ def plan_of(job: Job, protocol: str) -> Plan:
     own = job.settings.get("classes")
     if own is None and not known.id:
         raise DataError(
-            "is no set with known classes", path=job.data, remedy="set classes to a file, or set to a set's name"
+            "is no set with known classes", path=job.data, remedy="add -s set=NAME of a known set, or -s classes=FILE"
         )
     classes = lists.read_class_list(Path(own) if own else lists.list_file(known.id))
     numbers = PROTOCOLS[protocol].numbers
@@ -75,7 +75,9 @@ def _set_of(job: Job) -> KnownSet:
         raise UsageError(f"no set is called {given!r}", remedy=f"use one of {', '.join(SETS)}")
     if given is None and "classes" in job.settings:
         return _PLAIN
-    return SETS.get(given or dataset_id(job.data.resolve().name), _PLAIN)
+    told = None if job.dataset is None else check_id(job.dataset, "segment")
+    # Masks of one's own in a folder below a set's must not be read with its classes.
+    return SETS.get(given or told or placed_id(job.data, "segment", above=0), _PLAIN)
 
 
 def _sliding(job: Job, numbers: Mapping[str, Any], known: KnownSet, classes: ClassList) -> Sliding:
@@ -86,7 +88,9 @@ def _sliding(job: Job, numbers: Mapping[str, Any], known: KnownSet, classes: Cla
 
     window, stride = whole("window_px", 1), whole("stride_px", 1)
     if stride > window:
-        raise UsageError("windows leave gaps", measured=f"{window} px every {stride}", remedy="set a smaller stride_px")
+        raise UsageError(
+            "windows leave gaps", measured=f"{window} px every {stride}", remedy="give a smaller stride_px"
+        )
     return Sliding(
         side_px=whole("side_px", 0),
         antialias=_yes(job, "antialias", bool(numbers["antialias"])),
@@ -96,7 +100,7 @@ def _sliding(job: Job, numbers: Mapping[str, Any], known: KnownSet, classes: Cla
         cls_bias=_number(job, "cls_bias", numbers["cls_bias"], -10, 10),
         threshold=_number(job, "threshold", numbers["thresholds"].get(known.id, 0.0), 0, 1),
         background=_background(job, known, classes),
-        upsample=ground.choice(job, "upsample", UPSAMPLE),
+        upsample=ground.choice(job, "upsample", UPSAMPLE, numbers["upsample"]),
         guided_radius_px=whole("guided_radius_px", 1),
         guided_epsilon=_number(job, "guided_epsilon", numbers["guided_epsilon"], 1e-8, 1e3),
     )
@@ -135,10 +139,17 @@ def _yes(job: Job, name: str, default: bool) -> bool:
     return default if name not in job.settings else ground.choice(job, name, _ANSWERS) == "yes"
 
 
+def of_set(protocol: str, name: str) -> dict[str, Any]:
+    """Return what a protocol says of a set's own numbers; of no known set what it says of any."""
+    known = SETS.get(name, _PLAIN)
+    return {
+        "threshold": PROTOCOLS[protocol].numbers["thresholds"].get(name, 0.0), "background": known.background,
+        "zero_is_unlabelled": known.zero_is_unlabelled,
+    }  # fmt: skip
+
+
 def not_published(plan: Plan, protocol: str) -> list[str]:
     """Return the names of the numbers that are not the protocol's."""
-    numbers = PROTOCOLS[protocol].numbers
-    own = asdict(plan.how)
-    published = {name: numbers[name] for name in own if name in numbers}
-    published |= {"threshold": numbers["thresholds"].get(plan.known.id, 0.0), "background": plan.known.background}
-    return sorted(name for name, value in published.items() if own[name] != value)
+    own = {**asdict(plan.how), "zero_is_unlabelled": plan.reader.zero_is_unlabelled, "ignore": plan.reader.ignore}
+    published = {**PROTOCOLS[protocol].numbers, **of_set(protocol, plan.known.id)}
+    return sorted(name for name, value in own.items() if name in published and published[name] != value)

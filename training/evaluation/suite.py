@@ -1,8 +1,9 @@
 """Suites: lists of measurements as data, each with a result file of its own, continued after a stop.
 
 A suite is a JSON file ``{"title": …, "measurements": [{"name": …, "task": …, "data": …}, …]}``. A measurement may have
-``protocol``, ``split``, ``limit`` and ``settings`` besides, as on the command line; a setting that is a file is written
-``{"file": "words.json"}``. Files and folders are relative to the suite.
+``protocol``, ``split``, ``limit``, ``dataset`` and ``settings`` besides, as on the command line; a setting that is a
+file is written ``{"file": "words.json"}``, or as its name alone. Files and folders are relative to the suite; one that
+is named alone may also lie where the command runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tiling.errors import CancelledError, GeoAlignError, UsageError
 from training.data.errors import DataError
+from training.evaluation.catalogue import check_id
+from training.evaluation.fingerprints import digest_of, found_file, lines_of
 from training.evaluation.registry import find_task
 from training.evaluation.result import read_result
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     from training.evaluation.result import Result
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_LARGEST = 1 << 26
-"""Files of up to so many bytes that are no pictures are known by their contents, others by their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Measurement:
     settings: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     """Those that settings name."""
+    dataset: str | None = None
+    """Id in the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ def read_suite(path: Path) -> tuple[Measurement, ...]:
     return tuple(found)
 
 
-_KEYS = {"name": str, "task": str, "data": str, "protocol": str, "split": str, "limit": int, "settings": dict}
+_KEYS = {"name": str, "task": str, "data": str, "protocol": str, "split": str, "limit": int, "dataset": str,
+         "settings": dict}  # fmt: skip
 
 
 def _check(item: Any, kinds: Mapping[str, type], needed: Iterable[str], where: str) -> None:  # noqa: ANN401 - JSON
@@ -119,6 +123,10 @@ def _measurement(item: Any, root: Path, where: str) -> Measurement:  # noqa: ANN
         raise UsageError(
             f"{task.name} has no protocol {protocol!r}", path=where, remedy=f"use one of {', '.join(task.protocols)}"
         )
+    try:
+        dataset = check_id(item["dataset"], task.name) if "dataset" in item else None
+    except GeoAlignError as error:
+        raise UsageError(error.what, path=where, measured=error.measured, remedy=error.remedy) from error
     settings, files = {}, []
     for name, value in item.get("settings", {}).items():
         if name not in task.settings:
@@ -129,10 +137,13 @@ def _measurement(item: Any, root: Path, where: str) -> Measurement:  # noqa: ANN
             value = files[-1]  # noqa: PLW2901 - the place that it stands for
         elif isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise UsageError(f"the setting {name} is of another type", path=where, measured=f"{value!r:.60}")
+        elif name in task.files and (found := found_file(name, str(value), root)) is not None:
+            files.append(found)
+            value = found  # noqa: PLW2901 - as above
         settings[name] = str(value)
     return Measurement(
         item["name"], task.name, root / item["data"], protocol, item.get("split"), item.get("limit"), settings,
-        tuple(files),
+        tuple(files), dataset,
     )  # fmt: skip
 
 
@@ -156,6 +167,7 @@ def run_suite(
         GeoAlignError: The model cannot be loaded.
         CancelledError: The token was set; finished results stay.
     """
+    from training.evaluation.measuring import measure
     from training.evaluation.task import Job
 
     chosen = list(measurements)
@@ -173,9 +185,9 @@ def run_suite(
                 continue
             job = Job(
                 item.data, item.protocol, encoder, cache, tell, cancel, split=item.split, limit=item.limit,
-                settings=item.settings, trust_pickle=trust_pickle,
+                settings=item.settings, trust_pickle=trust_pickle, dataset=item.dataset,
             )  # fmt: skip
-            result = find_task(item.task).run(job)
+            result = measure(find_task(item.task), job)
             details = {**result.details, "suite": {"name": item.name, "asked": asked}}
             dataclasses.replace(result, details=details).write(path)
         except CancelledError:
@@ -201,42 +213,16 @@ def is_result_of(path: Path, key: str, asked: str) -> bool:
 def asked_digest(item: Measurement) -> str:
     """Return a SHA-256 of everything but the model that decides a result: the question and the data as it lies there.
 
-    Pictures count by name and size. Where the data is a file of records, so do the pictures that it lists.
+    See :mod:`training.evaluation.fingerprints`.
 
     Raises:
         DataError: The data or a setting's file is missing or damaged.
     """
-    files = {str(path): _file_digest(path) for path in item.files}
+    files = {str(path): digest_of(path) for path in item.files}
     settings = {name: files.get(value, value) for name, value in item.settings.items()}
     asked = [item.task, item.protocol, item.split, item.limit, sorted(settings.items())]
+    asked += [] if item.dataset is None else [item.dataset]
     total = hashlib.sha256(json.dumps(asked).encode())
-    for line in _data_lines(item.data):
+    for line in lines_of(item.data):
         total.update(line.encode() + b"\n")
     return total.hexdigest()
-
-
-def _data_lines(data: Path) -> Iterator[str]:
-    from training.data.images import SUFFIXES
-    from training.data.readers import detect, open_source
-    from training.evaluation.tasks.groundwork import size_of
-
-    if not data.exists():
-        raise DataError("is missing", path=data, remedy="give a data set's file or folder; see geoalign-eval data")
-    if not data.is_dir():
-        yield _file_digest(data)
-        if detect(data) is not None:
-            source = open_source(data)
-            yield from (f"{record.image} {size_of(source.root, record.image)}" for record in source.records())
-        return
-    for path in sorted(entry for entry in data.rglob("*") if entry.is_file()):
-        size = path.stat().st_size
-        known = size > _LARGEST or path.suffix[1:].lower() in SUFFIXES
-        yield f"{path.relative_to(data).as_posix()} {size if known else _file_digest(path)}"
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError("cannot be read", path=path, measured=error.strerror, remedy="check the path") from error

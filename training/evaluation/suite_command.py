@@ -32,17 +32,19 @@ def suite(
 
     measurements = read_suite(path)
     failed: list[Outcome] = []
-    with tqdm_progress() as progress:
-        encoder = model_loader({"model": model, "device": device, "precision": precision}, {}, progress)
-        for number, item in enumerate(
-            run_suite(
-                measurements, encoder, out, cache=cache or cache_folder(), progress=progress, cancel=CancelToken(),
-                again=again, trust_pickle=trust_pickle,
-            ), start=1,
-        ):  # fmt: skip
-            said = "failed" if item.error else "there already" if item.kept else "measured"
-            click.echo(f"{number}/{len(measurements)} {item.measurement.name}: {said}")
-            failed += [item] if item.error else []
-    for item in failed:
-        click.echo(f"failed: {item.measurement.name}: {item.error}", err=True)
+    try:
+        with tqdm_progress() as progress:
+            encoder = model_loader({"model": model, "device": device, "precision": precision}, {}, progress)
+            for number, item in enumerate(
+                run_suite(
+                    measurements, encoder, out, cache=cache or cache_folder(), progress=progress, cancel=CancelToken(),
+                    again=again, trust_pickle=trust_pickle,
+                ), start=1,
+            ):  # fmt: skip
+                said = "failed" if item.error else "there already" if item.kept else "measured"
+                click.echo(f"{number}/{len(measurements)} {item.measurement.name}: {said}")
+                failed += [item] if item.error else []
+    finally:  # also of a run that is stopped: it does not tell again what it has measured
+        for item in failed:
+            click.echo(f"failed: {item.measurement.name}: {item.error}", err=True)
     return 1 if failed else 0

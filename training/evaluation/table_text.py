@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from training.evaluation.tables import Cell, Head, Table
 
-_DIGITS = {"%": 2, "share": 4, "m": 2}
+_DIGITS = {"%": 2, "m": 2}
 _RAISED, _TEX_RAISED = " <sup>{}</sup>", r"\textsuperscript{{{}}}"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -19,6 +19,14 @@ _LATEX = {
     "≠": r"$\neq$", "→": r"$\to$", "−": "--", "–": "--",
 }  # fmt: skip
 """Brackets too: one that follows a line's end would be taken for its option."""
+
+
+_PARTS = {
+    "i2t": "I2T", "t2i": "T2I", "r@": "R@", "acc@": "Acc@", "mr": "mR", "map": "mAP", "miou": "mIoU", "top1": "top-1",
+    "top5": "top-5", "pr@": "Pr@", "iou": "IoU", "macc": "mAcc", "fwiou": "fwIoU",
+    "rsu": "Rsu", "ras": "Ras", "rda": "Rda", "rmi": "Rmi",
+}  # fmt: skip
+_SPOKEN = re.compile(rf"(?<![a-z])(?:{'|'.join(_PARTS)})(?![a-z])")
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -32,14 +40,30 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Write a figure with its unit's digits: two after the point for per cent, four for shares."""
-    return f"{value:.{_DIGITS.get(unit, 3)}f}"
+    """Write a figure with its unit's digits: two after the point for per cent and metres, four for all else."""
+    return f"{value:.{_DIGITS.get(unit, 4)}f}"
+
+
+def spoken(metric: str) -> str:
+    """Return a metric as papers write it: ``i2t_r@1`` is I2T R@1."""
+    return _SPOKEN.sub(lambda part: _PARTS[part[0]], metric).replace("_", " ")
+
+
+def titled(head: Head) -> str:
+    """Return a column's title with its unit."""
+    return spoken(head.title) + (f", {head.unit}" if head.unit in ("%", "m") else "")
 
 
 def heading(head: Head) -> str:
     """Return a column's title with its unit, and with the direction where lower is better."""
-    unit = f", {head.unit}" if head.unit in ("%", "m") else ""
-    return f"{head.title}{unit}" + (" (lower is better)" if head.better == "lower" else "")
+    return titled(head) + (" (lower is better)" if head.better == "lower" else "")
+
+
+def noted(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the notes that rows and cells refer to by number, and those that belong to the whole table."""
+    marks = {mark for row in table.rows for mark in (*row.notes, *(cell.note for cell in row.cells if cell.note))}
+    count = max(marks, default=0)
+    return table.notes[:count], table.notes[count:]
 
 
 def _grid(
@@ -62,8 +86,9 @@ def _markdown(table: Table) -> str:
     rule = ["---"] * texts + ["---:"] * len(table.heads)
     lines = [f"**{_plain(table.title)}**", ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (titles, rule, *rows)]
-    if table.notes:
-        lines += ["", *(f"{index}. {_plain(note)}" for index, note in enumerate(table.notes, start=1))]
+    numbered, others = noted(table)
+    lines += ["", *(f"{index}. {_plain(note)}" for index, note in enumerate(numbered, start=1))] if numbered else []
+    lines += ["", *(f"- {_plain(note)}" for note in others)] if others else []
     return "\n".join(lines)
 
 
@@ -92,9 +117,10 @@ def _latex(table: Table) -> str:
         last = row.origin
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.notes:
-        notes = " ".join(rf"\textsuperscript{{{index}}}\,{_tex(note)}" for index, note in enumerate(table.notes, 1))
-        lines += ["", rf"\smallskip\footnotesize {notes}"]
+    numbered, others = noted(table)
+    if notes := [*(rf"\textsuperscript{{{index}}}\,{_tex(note)}" for index, note in enumerate(numbered, 1)),
+                 *map(_tex, others)]:  # fmt: skip
+        lines += ["", rf"\smallskip\footnotesize {' '.join(notes)}"]
     return "\n".join([*lines, r"\end{table}"])
 
 

@@ -2,22 +2,24 @@
 
 Figures are comparable, and the best of a column is marked, only among rows of one protocol, one data set and one
 sample. Printed figures that are doubtful are shown with the reason and are never the best. What was measured on
-another sample than the printed figures, or on one whose size was never printed, says so in a note.
+another sample than the printed figures, or on one whose size was never printed, says so in a note. Where a mean over
+several sets is printed, a table of its own has it beside ours.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from training.evaluation.catalogue import dataset_id, dataset_title
-from training.evaluation.departures import departures, told_apart
+from training.evaluation.catalogue import catalogue, dataset_id, dataset_title
+from training.evaluation.departures import DIGITS, departures, told_apart
 from training.evaluation.printed import Column, PrintedTable, printed_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from training.evaluation.result import Metric, Result
 
@@ -85,42 +87,20 @@ def beside(results: Sequence[Result], *, mixed: bool = False) -> tuple[Table, ..
             they cannot be compared, and the best is marked within each.
 
     Returns:
-        Tables in the order in which their data set and protocol first occur.
+        Tables in the order in which their data set and protocol first occur, then those of means.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((dataset_id(result.dataset.name), result.protocol), []).append(result)
+        known = dataset_id(result.dataset.known_as)
+        groups.setdefault((known, result.protocol), []).append(result)
     tables = [_table(dataset, protocol, group) for (dataset, protocol), group in groups.items()]
+    means = _means(groups)
     if not mixed:
-        return tuple(tables)
+        return (*tables, *means)
     by_dataset: dict[str, list[Table]] = {}
     for (dataset, _), table in zip(groups, tables, strict=True):
         by_dataset.setdefault(dataset, []).append(table)
-    return tuple(_merged(dataset_title(dataset), parts) for dataset, parts in by_dataset.items())
-
-
-def published(table: PrintedTable) -> Table:
-    """Return a printed table as it stands, doubtful figures with their reasons."""
-    notes = _Notes()
-    heads = tuple(
-        Head(f"{dataset_title(column.dataset)} {column.metric}".strip(), column.unit, column.better)
-        for column in table.columns
-    )
-    rows = [
-        TableRow(
-            row.name,
-            "printed",
-            "",
-            tuple(
-                Cell(value, note=notes.number(table.doubt(row, column)))
-                for column, value in zip(table.columns, row.values, strict=True)
-            ),
-            "printed",
-        )
-        for row in table.rows
-    ]
-    said = (*notes.lines, *table.notes, f"Printed figures: {table.source}.")
-    return Table(table.title, heads, _with_best(rows, heads), said)
+    return (*(_merged(dataset_title(dataset), parts) for dataset, parts in by_dataset.items()), *means)
 
 
 def spelling(metric: str) -> str:
@@ -149,11 +129,7 @@ class _Notes:
 
 def _table(dataset: str, protocol: str, results: Sequence[Result]) -> Table:
     """One data set, one protocol."""
-    sources = [
-        (table, [column for column in table.columns if (column.dataset, column.protocol) == (dataset, protocol)])
-        for table in printed_tables()
-    ]
-    sources = [(table, columns) for table, columns in sources if columns]
+    sources = _sources(dataset, protocol)
     first: dict[str, Column] = {}
     for _, columns in sources:
         for column in columns:
@@ -164,21 +140,121 @@ def _table(dataset: str, protocol: str, results: Sequence[Result]) -> Table:
             heads.setdefault(spelling(name), Head(name, metric.unit, metric.better))
     notes = _Notes()
     rows = [row for table, columns in sources for row in _printed_rows(table, columns, heads, protocol, notes)]
-    sizes = {number for column in first.values() for number in column.n.values()}
+    sizes = _sizes(dataset, protocol)
     names = told_apart(results)
+    several = len({result.dataset.digest for result in results}) > 1
     rows += [
-        _measured_row(name, result, heads, sizes if first else None, notes)
+        _measured_row(name, result, heads, sizes if first else None, notes, several_data=several)
         for name, result in zip(names, results, strict=True)
     ]
-    said = [*notes.lines, *(note for table, _ in sources for note in table.notes)]
-    said += [f"Printed figures: {table.source}." for table, _ in sources]
+    said = [*notes.lines, *_of_sources(sources)]
     other = {
         column.protocol for table in printed_tables() for column in table.columns if column.dataset == dataset
     } - {protocol}  # fmt: skip
     if other:
         said.append(f"Printed figures of {_listed(other)} are of another protocol and not shown.")
+    elif not sources and (sets := _printed_sets(results[0].task, protocol, dataset)):
+        said.append(
+            f"It is not known which data set this is. There are printed figures of {sets}: if it is one of them, "
+            "measure again with --dataset ID."
+        )
+    elif not sources and any(entry.id == dataset for entry in catalogue()):
+        said.append("There are no printed figures of this data set.")
     title = f"{dataset_title(dataset)}, protocol {protocol}"
     return Table(title, tuple(heads.values()), _with_best(rows, tuple(heads.values())), tuple(dict.fromkeys(said)))
+
+
+def _sources(dataset: str, protocol: str) -> list[tuple[PrintedTable, list[Column]]]:
+    """Return the published tables with figures of a data set, or of means where it is empty, and their columns."""
+    found = [
+        (table, [column for column in table.columns if (column.dataset, column.protocol) == (dataset, protocol)])
+        for table in printed_tables()
+    ]
+    return [(table, columns) for table, columns in found if columns]
+
+
+def _sizes(dataset: str, protocol: str) -> set[int]:
+    """Return the sizes of the printed sample; none where they are not known."""
+    columns = (column for _, columns in _sources(dataset, protocol) for column in columns)
+    return {number for column in columns for number in column.n.values()}
+
+
+def _of_sources(sources: Sequence[tuple[PrintedTable, list[Column]]]) -> list[str]:
+    """Return the notes of published tables, and which ones they are."""
+    notes = [note for table, _ in sources for note in table.notes]
+    return notes + [f"Printed figures: {table.source}." for table, _ in sources]
+
+
+def _means(groups: Mapping[tuple[str, str], Sequence[Result]]) -> list[Table]:
+    """Lay the means of ours beside those that are printed, for every protocol with results of one of their sets."""
+    tables = []
+    for protocol in dict.fromkeys(protocol for _, protocol in groups):
+        sources = _sources("", protocol)
+        column = next((column for _, columns in sources for column in columns if column.sets), None)
+        if column is None:
+            continue
+        mine = {name: groups[name, protocol] for name in column.sets if (name, protocol) in groups}
+        if not mine:
+            continue
+        head, notes = Head(column.metric, column.unit, column.better), _Notes()
+        heads = {spelling(column.metric): head}
+        rows = [row for table, columns in sources for row in _printed_rows(table, columns, heads, protocol, notes)]
+        rows += _mean_rows(mine, column, head, notes)
+        tables.append(Table(
+            f"Mean of {len(column.sets)} data sets, protocol {protocol}", (head,), _with_best(rows, (head,)),
+            tuple(dict.fromkeys([*notes.lines, *_of_sources(sources)])),
+        ))  # fmt: skip
+    return tables
+
+
+def _mean_rows(mine: Mapping[str, Sequence[Result]], column: Column, head: Head, notes: _Notes) -> list[TableRow]:
+    """Return the mean of each model that has one result of every set; a note says what the others lack."""
+    models: dict[object, dict[str, list[Result]]] = {}
+    for dataset, results in mine.items():
+        for result in results:
+            model = None if result.model is None else replace(result.model, device="")
+            models.setdefault((model, departures(result)), {}).setdefault(dataset, []).append(result)
+    names = told_apart([next(iter(parts.values()))[0] for parts in models.values()])
+    rows: list[TableRow] = []
+    lacking: list[str] = []
+    for name, parts in zip(names, models.values(), strict=True):
+        values = {key: _cell(_metrics(results[0]).get(spelling(column.metric)), head).value
+                  for key, results in parts.items()}  # fmt: skip
+        lost = [dataset_title(key) for key in column.sets if values.get(key) is None]
+        twice = [dataset_title(key) for key, results in parts.items() if len(results) > 1]
+        if lost:
+            lacking.append(f"No mean of {name}: there is no result of {_listed(lost)}.")
+        elif twice:
+            lacking.append(f"No mean of {name}: there are several results of {_listed(twice)}.")
+        else:
+            rows.append(_mean_row(name, [parts[key][0] for key in column.sets], list(values.values()), notes))
+    for line in lacking:  # behind those that a row refers to
+        notes.number(line)
+    return rows
+
+
+def _mean_row(name: str, results: Sequence[Result], values: Sequence[float | None], notes: _Notes) -> TableRow:
+    """Return one model's mean over every set, comparable if each of its results is."""
+    apart = [
+        dataset_title(result.dataset.known_as) for result in results
+        if _why_not(result, _sizes(dataset_id(result.dataset.known_as), result.protocol))
+    ]  # fmt: skip
+    said = f"Not compared with printed means, as its figures of {_listed(apart)} are not; see there." if apart else None
+    mark = notes.number(said)
+    sample = _sample(results, apart=True) if apart else "printed"
+    cell = Cell(statistics.fmean(value for value in values if value is not None))
+    return TableRow(name, "measured", results[0].protocol, (cell,), sample, () if mark is None else (mark,))
+
+
+def _printed_sets(task: str, protocol: str, dataset: str) -> str:
+    """Return which sets of a task and protocol have printed figures; nothing where ``dataset`` is one of the task."""
+    if any(entry.id == dataset and entry.of_task(task) for entry in catalogue()):
+        return ""
+    sets = {
+        column.dataset for table in printed_tables() for column in table.columns
+        if (column.task, column.protocol) == (task, protocol) and column.dataset
+    }  # fmt: skip
+    return f"{_listed(sets)} ({protocol})" if sets else ""
 
 
 def _printed_rows(
@@ -197,28 +273,45 @@ def _printed_rows(
             yield TableRow(row.name, "printed", protocol, tuple(cells), "printed")
 
 
-def _measured_row(name: str, result: Result, heads: dict[str, Head], sizes: set[int] | None, notes: _Notes) -> TableRow:
+def _measured_row(
+    name: str, result: Result, heads: dict[str, Head], sizes: set[int] | None, notes: _Notes, *, several_data: bool
+) -> TableRow:
     """One of our results; ``sizes`` are the printed sample's, None where nothing is printed."""
-    metrics = {spelling(name): metric for name, metric in result.metrics.items()}
-    said = None if sizes is None else _why_not(result, sizes)
-    sample = "printed" if sizes is not None and said is None else result.dataset.digest
-    lines = ([] if said is None else [said]) + list(result.notes)
+    metrics = _metrics(result)
+    said = () if sizes is None else _why_not(result, sizes)
+    sample = "printed" if sizes is not None and not said else _sample([result], apart=bool(said))
+    lines = [*said, *result.notes]
+    if several_data:
+        lines.insert(0, f"Data with the checksum {result.dataset.digest[:DIGITS]}; rows of another are of other data.")
     marks = tuple(number for number in map(notes.number, lines) if number is not None)
     cells = tuple(_cell(metrics.get(key), head) for key, head in heads.items())
     return TableRow(name, "measured", result.protocol, cells, sample, marks)
 
 
-def _why_not(result: Result, sizes: set[int]) -> str | None:
-    """Return why a result cannot be compared with figures of a sample of these sizes, or None."""
-    counts = ", ".join(f"{number:,} {unit.replace('_', ' ')}" for unit, number in result.dataset.counts.items())
+def _metrics(result: Result) -> dict[str, Metric]:
+    return {spelling(name): metric for name, metric in result.metrics.items()}
+
+
+def _why_not(result: Result, sizes: set[int]) -> tuple[str, ...]:
+    """Return why a result cannot be compared with figures of a sample of these sizes; nothing where it can."""
+    used = {unit.replace("_", " "): number for unit, number in result.dataset.counts.items() if number}
+    counts = ", ".join(f"{number:,} {unit}" for unit, number in used.items())
+    reasons = []
     if not sizes:
-        return f"Measured on {counts}; the printed sample is not known, so the figures are not compared."
-    if not sizes <= set(result.dataset.counts.values()):
+        reasons.append(f"Measured on {counts}; the printed sample is not known, so the figures are not compared.")
+    elif not sizes <= set(result.dataset.counts.values()):
         there = " and ".join(f"{number:,}" for number in sorted(sizes))
-        return f"Measured on {counts}; the printed figures are of {there}, so they are not compared."
+        reasons.append(f"Measured on {counts}; the printed figures are of {there}, so they are not compared.")
     if changed := departures(result):
-        return f"Not as the protocol says ({_listed(changed)}), so the figures are not compared."
-    return None
+        reasons.append(f"Not as the protocol says ({_listed(changed)}), so the figures are not compared.")
+    return tuple(reasons)
+
+
+def _sample(results: Sequence[Result], *, apart: bool) -> str:
+    """Return what ours must share to be compared: the data, and ``apart`` from the printed also what departs."""
+    return " ".join(
+        part for result in results for part in (result.dataset.digest, *(departures(result) if apart else ()))
+    )
 
 
 def _cell(metric: Metric | None, head: Head) -> Cell:

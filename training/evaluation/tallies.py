@@ -1,8 +1,13 @@
-"""Counts of finished images on the disk, so that a stopped run goes on: one line of JSON each."""
+"""Counts of finished images on the disk, so that a stopped run goes on: one line of JSON each.
+
+Of images that a page may show, the answer as it is drawn lies beside the counts: a second run asks no model.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +17,7 @@ from tiling.files import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -28,6 +34,7 @@ class Tallies:
     def __init__(self, folder: Path, digest: str, size: int) -> None:
         self._path, self._size = folder / f"segment-{digest[:32]}.jsonl", size
         self._found: dict[str, tuple[NDArray[np.int64], int]] = {}
+        self._drawn: dict[str, list[Any]] = {}
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, ValueError):
@@ -46,13 +53,25 @@ class Tallies:
         """Return a table and the number beside it."""
         return self._found.get(name)
 
-    def add(self, name: str, table: NDArray[np.int64], beside: int) -> None:
-        """Keep a table and a number.
+    def drawn(self, name: str) -> NDArray[np.int32] | None:
+        """Return the labels (h, w) that were kept with a table, None where there are none."""
+        try:
+            rows, columns, text = self._drawn[name]
+            labels = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i2").reshape(rows, columns)
+        except (KeyError, ValueError, TypeError, zlib.error):
+            return None
+        return labels.astype(np.int32) if labels.size and -1 <= labels.min() <= labels.max() < self._size else None
+
+    def add(self, name: str, table: NDArray[np.int64], beside: int, drawn: NDArray[np.int32] | None = None) -> None:
+        """Keep a table and a number, and with them labels (h, w), −1 to the table's size.
 
         Raises:
             OutputWriteError: The disk is full or refuses.
         """
         self._found[name] = table, beside
+        if drawn is not None:
+            packed = base64.b64encode(zlib.compress(drawn.astype("<i2").tobytes())).decode()
+            self._drawn[name] = [*drawn.shape, packed]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
@@ -65,13 +84,15 @@ class Tallies:
     def _line(self, name: str, table: NDArray[np.int64], beside: int) -> str:
         cells = np.flatnonzero(table)
         numbers = [cells.tolist(), table.ravel()[cells].tolist()]
-        return json.dumps([name, *numbers, beside], separators=(",", ":")) + "\n"
+        return json.dumps([name, *numbers, beside, self._drawn.get(name)], separators=(",", ":")) + "\n"
 
     def _learn(self, line: str) -> None:
         try:
-            name, cells, counts, beside = json.loads(line)
+            name, cells, counts, beside, *drawn = json.loads(line)
             table = np.zeros(self._size**2, np.int64)
             table[np.array(cells, np.int64)] = np.array(counts, np.int64)
             self._found[str(name)] = table.reshape(self._size, self._size), int(beside)
+            if drawn and drawn[0] is not None:
+                self._drawn[str(name)] = list(drawn[0])
         except (ValueError, TypeError, IndexError):
             return

@@ -34,6 +34,8 @@ class Job:
     settings: Mapping[str, str] = field(default_factory=dict)
     """The task's own options as given on the command line, checked by the task (unknown ones are refused by name)."""
     trust_pickle: bool = False
+    dataset: str | None = None
+    """Which data set of the catalogue it is, where that is said and not left to the names of folders."""
 
 
 class Task(Protocol):
@@ -46,6 +48,11 @@ class Task(Protocol):
     """Ids, the default first."""
     settings: Mapping[str, str]
     """Own options: name → one line of help with the default."""
+    place: frozenset[str]
+    """Those, and others that its results store, that only say where data lies, how it is laid out or how much is told.
+    Any other that is not as the protocol says keeps a result from being compared with printed figures."""
+    files: frozenset[str]
+    """Those that are files, or may be."""
 
     def run(self, job: Job) -> Result:
         """Measure.

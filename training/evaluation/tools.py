@@ -27,7 +27,7 @@ _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show th
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @_DEBUG
 def data(name: str | None, folder: Path | None) -> int:
-    """List the data sets; tell where NAME comes from, its terms and layout; or check FOLDER for it.
+    """List the data sets; tell where NAME comes from, its terms and layout; or check FOLDER, or a list, for it.
 
     Nothing is ever downloaded. A check opens no picture and no pickle; it ends with 1 unless FOLDER is complete.
     """

@@ -5,12 +5,13 @@
 ``per_class``
     ``[{"title", "unit": "%" | "share", "rows": [{"name", "value" | None, "low"?, "high"?, "count"?}]}]``, a chart each.
 ``retrievals``
-    ``[{"group": "best" | "worst", "direction": "I2T" | "T2I", "query": ENTRY, "rank": int, "right": [ENTRY],
-    "answers": [{**ENTRY, "score", "right": bool}]}]`` with ENTRY ``{"text"}`` or ``{"picture": PICTURE, "text"?}``.
+    ``[{"group": "best" | "worst", "direction": "I2T" | "T2I", "query": ENTRY, "rank": int, "tied"?: int,
+    "right": [ENTRY], "answers": [{**ENTRY, "score", "right": bool}]}]`` with ENTRY ``{"text"}`` or
+    ``{"picture": PICTURE, "name"?, "text"?}``; ``tied`` of the rank are equal scores counted against the model.
 ``pictures``
-    ``[{"title", "caption"?, "picture": PICTURE, "boxes"?: [{"box": [x1, y1, x2, y2], "kind": "truth" | "hit" |
-    "false", "label"?, "score"?}], "points"?: [{"x", "y", "kind"}], "heat"?: base64 PNG, "others"?: [{"title",
-    "picture"}], "legend"?: [{"name", "colour": "#rrggbb"}]}]``.
+    ``[{"title", "caption"?, "picture": PICTURE, "boxes"?: [{"box": [x1, y1, x2, y2] | "corners": [[x, y]],
+    "kind": "truth" | "missed" | "hit" | "false", "label"?, "score"?}], "points"?: [{"x", "y", "kind"}],
+    "heat"?: base64 PNG, "others"?: [{"title", "picture"}], "legend"?: [{"name", "colour": "#rrggbb"}]}]``.
 ``reliability``
     ``[{"title", "ece"?: share, "bins": [{"score", "precision" | None, "count"}]}]``.
 ``curves``

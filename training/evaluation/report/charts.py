@@ -15,37 +15,47 @@ MOST_BARS = 60
 MOST_CELLS = 60
 _WRITTEN = 12
 """Confusion matrices of up to so many classes have their counts written in."""
-_WIDTH, _HEIGHT = 440, 300
+_WIDTH, _HEIGHT = 350, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
 
 
 def bars(chart: Mapping[str, Any]) -> str:
-    """Draw a bar for each class, with its interval as a whisker; the longest on top, those without a value last."""
+    """Draw a bar for each class that has a value, with its interval as a whisker; the longest on top."""
     unit = str(chart.get("unit", "%"))
-    rows = sorted(chart["rows"], key=lambda row: (row.get("value") is None, -(row.get("value") or 0.0)))
+    rows = sorted((row for row in chart["rows"] if row.get("value") is not None), key=lambda row: -row["value"])
+    without = len(chart["rows"]) - len(rows)
+    said = f"<p class=no>{without:,} of {len(chart['rows']):,} classes have nothing to measure.</p>" if without else ""
+    if not rows:
+        return said
     left_out = max(len(rows) - MOST_BARS, 0)
     if left_out:
         rows = [*rows[: MOST_BARS // 2], *rows[-(MOST_BARS // 2) :]]
-    most = 1.0 if unit == "share" else 100.0
+    most = _end(rows, 1.0 if unit == "share" else 100.0)
     counted = any(row.get("count") is not None for row in rows)
     lines = [_bar(row, unit, most, counted=counted) for row in rows]
     if left_out:
         lines.insert(MOST_BARS // 2, f"<tr><td class=no colspan=4>{left_out:,} in between</tr>")
-    head = f"<tr><th>class<th><th>{html.escape(unit)}" + ("<th>number" if counted else "")
-    return f"<table class=bars>{head}{''.join(lines)}</table>"
+    scale = "" if most in (1.0, 100.0) else f"bars end at {number(most, unit)}"
+    head = f"<tr><th>class<th class=left><small>{scale}</small><th>{html.escape(unit)}"
+    head += "<th>number" if counted else ""
+    return f"<table class=bars>{head}{''.join(lines)}</table>{said}"
+
+
+def _end(rows: Sequence[Mapping[str, Any]], full: float) -> float:
+    """Return where bars end: less than the whole where all would be too short to see."""
+    longest = max(float(row.get("high") or row["value"]) for row in rows)
+    return longest if 0 < longest < full / 20 else full
 
 
 def _bar(row: Mapping[str, Any], unit: str, most: float, *, counted: bool) -> str:
-    value, low, high = row.get("value"), row.get("low"), row.get("high")
-    drawn = ""
-    if value is not None:
-        drawn = f'<i style="width:{_share(value, most)}%"></i>'
+    value, low, high = float(row["value"]), row.get("low"), row.get("high")
+    drawn = f'<i style="width:{_share(value, most)}%"></i>'
     if low is not None and high is not None:
         left, right = _share(low, most), _share(high, most)
         drawn += f'<b style="left:{left}%;width:{max(right - left, 0.4):.2f}%"></b>'
     count = f"<td>{int(row['count']):,}" if row.get("count") is not None else "<td>" if counted else ""
-    text = "–" if value is None else number(float(value), unit)
-    return f"<tr><td>{html.escape(str(row['name']))}<td class=track><span>{drawn}</span><td>{text}{count}</tr>"
+    name = html.escape(str(row["name"]))
+    return f"<tr><td>{name}<td class=track><span>{drawn}</span><td>{number(value, unit)}{count}</tr>"
 
 
 def _share(value: float, most: float) -> float:
@@ -63,16 +73,30 @@ def confusion(chart: Mapping[str, Any]) -> str:
         reverse=True,
     )[:10]  # fmt: skip
     lines = [
-        f"<tr><td>{html.escape(classes[truth])}<td>{html.escape(classes[answer])}<td>{times:,}"
+        f"<tr><td>{html.escape(classes[truth])}<td class=left>{html.escape(classes[answer])}<td>{times:,}"
         f"<td>{100 * times / sum(counts[truth]):.0f} %</tr>"
         for times, truth, answer in wrong
     ]
     listed = "<p>No mistakes.</p>"
     if lines:
-        listed = "<table><tr><th>truth<th>answer<th>times<th>of the truth" + "".join(lines) + "</table>"
-    grid = _grid(classes, counts) if len(classes) <= MOST_CELLS else ""
-    said = "<p class=no>A row is a true class, a column an answer; shades are shares of the row.</p>" if grid else ""
-    return f"<div class=side>{grid}<div><h4>Commonest mistakes</h4>{listed}</div></div>{said}"
+        listed = "<table><tr><th>truth<th class=left>answer<th>times<th>of the truth" + "".join(lines) + "</table>"
+    grid, said = _matrix(classes, counts)
+    return f"<div class=side>{grid}<div><h4>Commonest mistakes</h4>{listed}</div></div><p class=no>{said}</p>"
+
+
+def _matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> tuple[str, str]:
+    """Return the drawing, empty where there are too many classes, and a sentence below it."""
+    shown = list(range(len(classes)))
+    if len(shown) > MOST_CELLS:
+        shown = [place for place in shown if any(counts[place]) or any(row[place] for row in counts)]
+    if len(shown) > MOST_CELLS:
+        return "", f"{len(shown):,} classes are too many for a matrix, which is drawn of up to {MOST_CELLS}."
+    said = "A row is a true class, a column an answer; shades are shares of the row."
+    if left_out := len(classes) - len(shown):
+        said += f" {left_out:,} of {len(classes):,} classes are neither, and left out."
+    return _grid(
+        [classes[place] for place in shown], [[counts[row][column] for column in shown] for row in shown]
+    ), said
 
 
 def _grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -108,7 +132,7 @@ def _grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
                 f'fill-opacity="{share:.3f}"><title>{title}</title></rect>'
             )
             if size <= _WRITTEN and times:
-                bold = ' class="on"' if share > 0.5 else ""
+                bold = ' class="on"' if share > 0.65 else ""
                 parts.append(
                     f'<text{bold} x="{x + side / 2 - 0.5:.1f}" y="{y + side / 2 + 4:.1f}" text-anchor="middle">'
                     f"{_short(times)}</text>"

@@ -10,11 +10,12 @@ from tiling.files import atomic_file, write_error
 from tiling.progress import CancelToken, silent
 from training.data.errors import DataError
 from training.evaluation.catalogue import dataset_title
+from training.evaluation.registry import HEADLINES
 from training.evaluation.report import charts
 from training.evaluation.report.pictures import Album, retrievals, scenes
 from training.evaluation.report.style import STYLE
 from training.evaluation.result import Result, read_result
-from training.evaluation.table_text import heading, number
+from training.evaluation.table_text import noted, number, spoken, titled
 from training.evaluation.tables import Cell, Table, beside
 
 if TYPE_CHECKING:
@@ -57,10 +58,9 @@ def write_report(
     for done, (path, result) in enumerate(results, start=1):
         if cancel is not None:
             cancel.check()
-        sections.append(_section(done, result, Album(path.absolute().parent)))
+        sections.append(_section(done, path.stem, result, Album(path.absolute().parent)))
         progress(done, len(results), "drawing results")
-    tables = beside([result for _, result in results])
-    page = _page([result for _, result in results], tables, sections)
+    page = _page(results, beside([result for _, result in results]), sections)
     with atomic_file(out, overwrite=overwrite) as temporary:
         try:
             temporary.write_text(page, encoding="utf-8")
@@ -69,8 +69,8 @@ def write_report(
     return out
 
 
-def _page(results: Sequence[Result], tables: Sequence[Table], sections: Sequence[str]) -> str:
-    models = sorted({result.model.name for result in results if result.model is not None})
+def _page(results: Sequence[tuple[Path, Result]], tables: Sequence[Table], sections: Sequence[str]) -> str:
+    models = sorted({result.model.name for _, result in results if result.model is not None})
     title = f"Evaluation of {', '.join(models)}" if models else "Evaluation"
     return "".join([
         '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -78,29 +78,31 @@ def _page(results: Sequence[Result], tables: Sequence[Table], sections: Sequence
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>", _summary(results), *sections,
-        "<h2>Beside the printed figures</h2><p class=no>The best of a column is bold, among rows of one sample only; ",
-        "doubtful printed figures are never the best.</p>", *(_beside(table) for table in tables), "</html>\n",
+        _comparisons(tables, [result for _, result in results]), "</html>\n",
     ])  # fmt: skip
 
 
-def _summary(results: Sequence[Result]) -> str:
+def _summary(results: Sequence[tuple[Path, Result]]) -> str:
     rows = []
-    for index, result in enumerate(results, start=1):
-        name, metric = next(iter(result.metrics.items()), ("", None))
-        figure = "" if metric is None else f"{html.escape(name)} {_figure(metric)}"
-        model = "detections file" if result.model is None else result.model.name
-        cells = (dataset_title(result.dataset.name), result.protocol, model)
+    for index, (path, result) in enumerate(results, start=1):
+        whole = HEADLINES.get(result.task, "")
+        name = whole if whole in result.metrics else next(iter(result.metrics), "")
+        metric = result.metrics.get(name)
+        shown, ends = ("", "") if metric is None else (_figure(metric), f"<small>{_ends(metric)}</small>")
+        title = "" if metric is None else html.escape(spoken(name)) + _lower(metric.better)
+        cells = (dataset_title(result.dataset.known_as), result.protocol, result.subject)
         rows.append(
-            f'<tr><td><a href="#r{index}">{html.escape(result.task)}</a>'
+            f'<tr><td><a href="#r{index}">{html.escape(path.stem)}</a><td class=left>{html.escape(result.task)}'
             + "".join(f"<td class=left>{html.escape(cell)}" for cell in cells)
-            + f"<td>{figure}</tr>"
+            + f"<td class=left>{title}<td>{shown}<td class=left>{ends}</tr>"
         )
-    heads = "<tr><th>task<th class=left>data set<th class=left>protocol<th class=left>model<th>first figure</tr>"
+    heads = "<tr><th>result" + "".join(f"<th class=left>{head}" for head in ("task", "data set", "protocol", "model"))
+    heads += "<th class=left>figure<th><th class=left>95 % interval</tr>"
     return f"<div class=wrap><table>{heads}{''.join(rows)}</table></div>"
 
 
-def _section(index: int, result: Result, album: Album) -> str:
-    title = f"{result.task.capitalize()}: {dataset_title(result.dataset.name)}"
+def _section(index: int, name: str, result: Result, album: Album) -> str:
+    title = f"{result.task.capitalize()}, {dataset_title(result.dataset.known_as)}: {name}"
     notes = "".join(f"<li>{html.escape(note)}" for note in result.notes)
     parts = [f'<h2 id="r{index}">{html.escape(title)}</h2>', _facts(result), _figures(result.metrics)]
     if notes:
@@ -123,7 +125,7 @@ def _drawn(details: Mapping[str, Any], key: str, title: str, draw: Callable[[Any
         return ""
     try:
         body = draw(details[key])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         reason = html.escape(f"{type(error).__name__}: {error}"[:120])
         body = (
             f"<p class=no>The details under <code>{key}</code> are not as described and cannot be drawn ({reason}).</p>"
@@ -152,33 +154,60 @@ def _facts(result: Result) -> str:
         some = result.model.templates[:2]
         more = f" and {len(result.model.templates) - 2} more" if len(result.model.templates) > 2 else ""
         facts += [f"templates {' | '.join(some)}{more}"] if some else []
-    facts += [f"{name} {value}" for name, value in result.settings.items() if value not in (None, "")]
+    told = () if result.model is None else ("template", "templates", "dense_mode")
+    facts += [_setting(name, value) for name, value in result.settings.items() if name not in told]
+    facts += [f"{name} file {digest[:16]}" for name, digest in result.files.items()]
+    facts += [f"geoalign-eval {result.version}"] if result.version else []
     if result.seconds:
         facts.append(", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items()))
     return f"<p class=facts>{html.escape(' · '.join(fact for fact in facts if fact))}</p>"
 
 
+def _setting(name: str, value: object) -> str:
+    """Return a setting in words; nothing for one that is not set."""
+    said = _words(value)
+    stem, _, unit = name.rpartition("_")
+    if unit in ("px", "m") and stem:
+        name, said = stem, f"{said} {unit}" if said else ""
+    return f"{name.replace('_', ' ')} {said}" if said else ""
+
+
+def _words(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_words(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _figures(metrics: Mapping[str, Metric]) -> str:
     """Figures with their intervals; what is per cent or a share is also drawn."""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}<td>{_figure(metric)}<td>{_span(metric)}</tr>" for name, metric in metrics.items()
+        f"<tr><td>{html.escape(spoken(name))}{_lower(metric.better)}<td>{_figure(metric)}"
+        f"<td class=left><small>{_ends(metric)}</small><td>{_span(metric)}</tr>"
+        for name, metric in metrics.items()
     )
-    return f"<div class=wrap><table><tr><th>figure<th>value<th>95 % interval</tr>{rows}</table></div>"
+    heads = "<tr><th>figure<th>value<th class=left colspan=2>95 % interval</tr>"
+    return f"<div class=wrap><table>{heads}{rows}</table></div>"
 
 
 def _figure(metric: Metric) -> str:
     if not math.isfinite(metric.value):
         return "–"
-    unit = f" {metric.unit}" if metric.unit in ("%", "m") else ""
-    lower = " <small>lower is better</small>" if metric.better == "lower" else ""
-    ends = ""
-    if metric.low is not None and metric.high is not None:
-        ends = f" <small>{_plain(metric.low, metric.unit)} to {_plain(metric.high, metric.unit)}</small>"
-    return f"{_plain(metric.value, metric.unit)}{html.escape(unit)}{ends}{lower}"
+    unit = f"\u00a0{metric.unit}" if metric.unit in ("%", "m") else ""
+    return f"{number(metric.value, metric.unit)}{html.escape(unit)}"
 
 
-def _plain(value: float, unit: str) -> str:
-    return number(value, unit or "share")
+def _ends(metric: Metric) -> str:
+    if metric.low is None or metric.high is None or not math.isfinite(metric.value):
+        return ""
+    return f"{number(metric.low, metric.unit)} to {number(metric.high, metric.unit)}"
+
+
+def _lower(better: str) -> str:
+    return ' <span title="lower is better">↓</span>' if better == "lower" else ""
 
 
 def _span(metric: Metric) -> str:
@@ -193,9 +222,31 @@ def _span(metric: Metric) -> str:
     return f'<span class=span>{drawn}<b style="left:calc({place:.2f}% - 1px)"></b></span>'
 
 
+def _comparisons(tables: Sequence[Table], results: Sequence[Result]) -> str:
+    """Ours beside what was printed; then among themselves; last what can be compared with nothing."""
+    printed = [table for table in tables if any(row.origin == "printed" for row in table.rows)]
+    ours = [table for table in tables if table not in printed and len(table.rows) > 1]
+    alone = [table for table in tables if table not in printed and table not in ours]
+    said = "The best of a column is bold, among rows of one sample only. ↓: lower is better."
+    parts = []
+    if printed:
+        parts += ["<h2>Beside the printed figures</h2>", f"<p class=no>{said} Doubtful figures are never the best.</p>"]
+        parts += map(_beside, printed)
+    if ours:
+        parts += ["<h2>Side by side</h2>", f"<p class=no>{said}</p>", *map(_beside, ours)]
+    if alone:
+        told = {note for result in results for note in result.notes}
+        lines = [table.title for table in alone]
+        lines += dict.fromkeys(note for table in alone for note in table.notes if note not in told)
+        listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        parts.append(f"<h2>Without printed figures</h2><ul class=notes>{listed}</ul>")
+    return "".join(parts)
+
+
 def _beside(table: Table) -> str:
     protocol = "<th class=left>protocol" if table.several_protocols else ""
-    heads = "".join(f"<th>{html.escape(heading(head))}" for head in table.heads)
+    titles = (html.escape(titled(head)).replace(", ", ",&nbsp;") for head in table.heads)
+    heads = "".join(f"<th>{title}{_lower(head.better)}" for title, head in zip(titles, table.heads, strict=True))
     rows = "".join(
         f"<tr class={row.origin}><td>{html.escape(row.name)}{_raised(*row.notes)}<td class=left>{row.origin}"
         + (f"<td class=left>{html.escape(row.protocol)}" if protocol else "")
@@ -203,10 +254,13 @@ def _beside(table: Table) -> str:
         + "</tr>"
         for row in table.rows
     )
-    notes = "".join(f"<li>{html.escape(note)}" for note in table.notes)
+    numbered, others = ("".join(f"<li>{html.escape(note)}" for note in notes) for notes in noted(table))
+    lists = (f"<ol class=notes>{numbered}</ol>" if numbered else "") + (
+        f"<ul class=notes>{others}</ul>" if others else ""
+    )
     return (
-        f"<h3>{html.escape(table.title)}</h3><div class=wrap><table><tr><th>method<th class=left>figures{protocol}"
-        f"{heads}</tr>{rows}</table></div><ol class=notes>{notes}</ol>"
+        f"<h3>{html.escape(table.title)}</h3><div class=wrap><table class=beside><tr><th>method<th class=left>figures"
+        f"{protocol}{heads}</tr>{rows}</table></div>{lists}"
     )
 
 
@@ -216,7 +270,7 @@ def _cell(cell: Cell, unit: str) -> str:
     text = number(cell.value, unit)
     text = f"<strong>{text}</strong>" if cell.best else text
     if cell.low is not None and cell.high is not None:
-        text += f"<br><small>{number(cell.low, unit)} to {number(cell.high, unit)}</small>"
+        text += f"<br><small>{number(cell.low, unit)} to&nbsp;{number(cell.high, unit)}</small>"
     return text + ("" if cell.note is None else _raised(cell.note))
 
 

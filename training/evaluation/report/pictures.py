@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiling.errors import GeoAlignError
+from training.evaluation.report.marks import KINDS, marks
 from training.evaluation.report.thumbs import thumbnail
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ MOST_CARDS = 16
 MOST_PICTURES = 24
 _SCENE_PX = 480
 _MOST_BYTES = 4 << 20
-_KINDS = ("truth", "hit", "false")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SIGNS = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
@@ -54,13 +54,13 @@ class Album:
         path = self.folder / name
         return thumbnail(decode(read_bytes(path.parent, path.name), name), side)
 
-    def shown(self, picture: Mapping[str, Any], side: int = 240) -> str:
-        """Return a picture's element, or why it cannot be shown."""
+    def shown(self, picture: Mapping[str, Any], name: str, side: int = 240) -> str:
+        """Return a picture's element, its name for those who cannot see it, or why it cannot be shown."""
         try:
             address, _, _ = self.image(picture, side)
         except GeoAlignError as error:
             return f"<span class=no>{html.escape(str(error))}</span>"
-        return f'<img alt="" src="{address}">'
+        return f'<img alt="{html.escape(name)}" src="{address}">'
 
 
 def retrievals(items: Sequence[Mapping[str, Any]], album: Album) -> str:
@@ -71,7 +71,8 @@ def retrievals(items: Sequence[Mapping[str, Any]], album: Album) -> str:
         if len(cards) < MOST_CARDS:
             cards.append(_card(item, album))
     arrows = {"I2T": "image → text", "T2I": "text → image"}
-    return "".join(
+    said = "A rank is 1 more than there are wrong candidates before the first right one; of equal texts one is shown."
+    return f"<p class=no>{said}</p>" + "".join(
         f"<h4>{html.escape(group.capitalize())}, {html.escape(arrows.get(direction, direction))}</h4>"
         f"<div class=cards>{''.join(cards)}</div>"
         for (group, direction), cards in groups.items()
@@ -84,19 +85,22 @@ def _card(item: Mapping[str, Any], album: Album) -> str:
         f"<small>{float(answer['score']):.3f}</small>"
         for answer in item["answers"]
     )
-    rank = int(item["rank"])
+    rank, tied = int(item["rank"]), int(item.get("tied", 0))
+    without = f" ({rank - tied:,} without the {tied:,} equal scores, which count against the model)" if tied else ""
     right = ""
-    if not any(answer["right"] for answer in item["answers"]):
+    if item["right"] and not any(answer["right"] for answer in item["answers"]):
         found = "".join(f"<li class=right>{_entry(entry, album)}" for entry in item["right"][:2])
         right = f"<p class=no>right, at rank {rank:,}</p><ul class=answers>{found}</ul>"
     return (
         f"<div class=card><div class=query>{_entry(item['query'], album)}</div>"
-        f"<p class=no>rank {rank:,}; answers, the best first</p><ol class=answers>{answers}</ol>{right}</div>"
+        f"<p class=no>rank {rank:,}{without}; answers, the best first</p>"
+        f"<ol class=answers>{answers}</ol>{right}</div>"
     )
 
 
 def _entry(entry: Mapping[str, Any], album: Album) -> str:
-    picture = album.shown(entry["picture"]) if "picture" in entry else ""
+    name = str(entry.get("name") or entry.get("text") or "a picture")
+    picture = album.shown(entry["picture"], name) if "picture" in entry else ""
     return picture + (f"<span>{html.escape(str(entry['text']))}</span>" if entry.get("text") else "")
 
 
@@ -105,9 +109,9 @@ def scenes(items: Sequence[Mapping[str, Any]], album: Album) -> str:
     shown = "".join(_scene(item, album) for item in items[:MOST_PICTURES])
     more = f"<p class=no>{len(items) - MOST_PICTURES:,} more</p>" if len(items) > MOST_PICTURES else ""
     kinds = {str(mark["kind"]) for item in items for key in ("boxes", "points") for mark in item.get(key, ())}
-    names = {"truth": "truth", "hit": "answer, right", "false": "answer, wrong"}
-    legend = "".join(f"<span><i class={kind}></i>{names[kind]}</span>" for kind in _KINDS if kind in kinds)
-    return f"<p class=legend>{legend}</p><div class=scenes>{shown}</div>{more}"
+    names = "".join(f"<span><i class={kind}></i>{name}</span>" for kind, name in KINDS.items() if kind in kinds)
+    legend = f"<p class=legend>{names}</p>" if names else ""
+    return f"{legend}<div class=scenes>{shown}</div>{more}"
 
 
 def _scene(item: Mapping[str, Any], album: Album) -> str:
@@ -116,62 +120,23 @@ def _scene(item: Mapping[str, Any], album: Album) -> str:
         address, width, height = album.image(item["picture"], _SCENE_PX)
     except GeoAlignError as error:
         return f"<figure><figcaption>{title}</figcaption><p class=no>{html.escape(str(error))}</p></figure>"
-    heat = f'<img class=heat alt="" src="{_heat(item["heat"])}">' if item.get("heat") else ""
-    marks = _marks(item, width, height)
+    heat = f'<img class=heat alt="heatmap of {title}" src="{_heat(item["heat"])}">' if item.get("heat") else ""
     legend = "".join(
         f'<span><i style="background:{_colour(entry["colour"])}"></i>{html.escape(str(entry["name"]))}</span>'
         for entry in item.get("legend", ())
     )
     others = "".join(
         f"<figure><figcaption>{html.escape(str(other['title']))}</figcaption>"
-        f"{album.shown(other['picture'], _SCENE_PX)}</figure>"
+        f"{album.shown(other['picture'], str(other['title']) + ' of ' + str(item['title']), _SCENE_PX)}</figure>"
         for other in item.get("others", ())
     )
     caption = f"<p>{html.escape(str(item['caption']))}</p>" if item.get("caption") else ""
-    picture = f'<div class=scene><img alt="" src="{address}">{heat}{marks}</div>'
+    picture = f'<div class=scene><img alt="{title}" src="{address}">{heat}{marks(item, width, height)}</div>'
     body = f"<figure><figcaption>{title}</figcaption>{picture}</figure>{others}" if others else picture
     head = "" if others else f"<figcaption>{title}</figcaption>"
     wide = " class=wide" if others else ""
     group = f"<div class=others>{body}</div>" if others else body
     return f"<figure{wide}>{head}{group}{caption}" + (f"<p class=legend>{legend}</p>" if legend else "") + "</figure>"
-
-
-def _marks(item: Mapping[str, Any], width: float, height: float) -> str:
-    """Return boxes and points as a drawing that lies over the picture."""
-    unit = max(width, height) / 100
-    parts = []
-    for mark in item.get("boxes", ()):
-        left, top, right, bottom = (_finite(value) for value in mark["box"])
-        frame = f'x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0):.1f}" height="{max(bottom - top, 0):.1f}"'
-        label = " ".join(text for text in (str(mark.get("label") or ""), _score(mark.get("score"))) if text)
-        parts.append(f"<rect class={_kind(mark)} {frame}><title>{html.escape(label)}</title></rect>")
-        if label:  # the truth's below its box, an answer's above
-            line = min(bottom + 4 * unit, height - unit) if mark["kind"] == "truth" else max(top - unit, 3.4 * unit)
-            parts.append(
-                f'<text class={_kind(mark)} x="{left:.1f}" y="{line:.1f}" '
-                f'style="font-size:{3.4 * unit:.1f}px;stroke-width:{0.4 * unit:.2f}px">{html.escape(label)}</text>'
-            )
-    for mark in item.get("points", ()):
-        x, y = _finite(mark["x"]), _finite(mark["y"])
-        parts.append(f'<circle class={_kind(mark)} cx="{x:.1f}" cy="{y:.1f}" r="{1.8 * unit:.1f}"/>')
-    return f'<svg viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none">{"".join(parts)}</svg>' if parts else ""
-
-
-def _score(score: object) -> str:
-    return f"{float(score):.2f}" if isinstance(score, (int, float)) else ""
-
-
-def _finite(value: object) -> float:
-    number = float(value)  # type: ignore[arg-type]
-    if not np.isfinite(number):
-        raise ValueError("a place that is no number")
-    return number
-
-
-def _kind(mark: Mapping[str, Any]) -> str:
-    if mark["kind"] not in _KINDS:
-        raise ValueError(f"a mark of the kind {mark['kind']}"[:60])
-    return str(mark["kind"])
 
 
 def _colour(text: object) -> str:

@@ -19,7 +19,9 @@ td, th { padding: .2rem .9rem .2rem 0; text-align: right; border-bottom: 1px sol
 td:first-child, th:first-child { text-align: left; min-width: 8em; } .left { text-align: left; }
 .no, small { opacity: .75; } code { background: var(--soft); padding: 0 .25em; border-radius: 4px; }
 .measured td { background: color-mix(in srgb, var(--blue) 12%, transparent); }
-ol.notes { font-size: .87rem; opacity: .85; padding-left: 1.4rem; }
+.notes { font-size: .87rem; opacity: .85; padding-left: 1.4rem; }
+.beside th { min-width: 4.4em; vertical-align: bottom; } .beside td, .beside th { padding-right: .7rem; }
+.beside td:first-child { min-width: 13em; }
 .facts { font-size: .87rem; opacity: .8; margin: .2rem 0 1rem; }
 .span { position: relative; display: block; width: 170px; height: 1.15em; background: var(--soft); }
 .span i { position: absolute; top: .45em; height: .28em; background: var(--blue); opacity: .55; }
@@ -38,14 +40,14 @@ svg { display: block; width: 100%; height: auto; } svg text { font: 11px system-
 .c2 { stroke: var(--green); } .c3 { stroke: var(--violet); } .f0 { fill: var(--blue); fill-opacity: .55; }
 .matrix .hit { fill: var(--green); } .matrix .slip { fill: var(--red); }
 .matrix rect { stroke: var(--line); } .matrix.plain rect { stroke-width: .3; }
-.matrix text.on { fill: var(--page); font-weight: 600; }
+.matrix text.on { fill: #0d0f12; font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .3rem 0; font-size: .87rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
 .k0 { background: var(--blue); } .k1 { background: var(--amber); } .k2 { background: var(--green); }
 .k3 { background: var(--violet); }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(245px, 1fr)); gap: 1rem; }
 .card, figure { margin: 0; border: 1px solid var(--line); border-radius: 8px; padding: .7rem; }
-.card img { max-width: 100%; display: block; border-radius: 4px; } .card p { margin: .5rem 0 .2rem; }
+.card img { max-width: 100%; display: block; border-radius: 4px; } .card p { margin: .5rem 0 .2rem; font-size: .87rem; }
 .query span { font-weight: 600; } .answers { margin: 0; padding-left: 1.3rem; font-size: .87rem; }
 .answers li { margin: .25rem 0; padding-left: .4rem; border-left: 3px solid var(--line); }
 .answers li.right { border-color: var(--green); } .answers li.wrong { border-color: var(--red); }
@@ -62,10 +64,14 @@ figcaption { font-weight: 600; margin-bottom: .3rem; } figure p { margin: .4rem 
 .scene { position: relative; } .scene img { display: block; width: 100%; }
 .scene .heat, .scene svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .scene:hover .heat { opacity: 0; }
-.scene rect, .scene circle { fill: none; stroke-width: 2px; vector-effect: non-scaling-stroke; }
-.scene rect.truth, .scene circle.truth { stroke: #00e5ff; stroke-dasharray: 6 4; }
-.scene rect.hit, .scene circle.hit { stroke: #4dff9a; } .scene rect.false, .scene circle.false { stroke: #ff5a4d; }
-.scene text { paint-order: stroke; stroke: #000c; font-weight: 600; }
-.scene text.truth { fill: #00e5ff; } .scene text.hit { fill: #4dff9a; } .scene text.false { fill: #ff8a80; }
-i.truth { background: #00c4dd; } i.hit { background: #29c974; } i.false { background: #ff5a4d; }
+.scene polygon, .scene circle { fill: none; stroke-width: 2px; vector-effect: non-scaling-stroke; }
+.scene polygon { pointer-events: all; }
+.scene polygon.truth, .scene circle.truth { stroke: #00e5ff; stroke-dasharray: 6 4; }
+.scene polygon.missed, .scene circle.missed { stroke: #ffb300; stroke-dasharray: 6 4; }
+.scene polygon.hit, .scene circle.hit { stroke: #4dff9a; }
+.scene polygon.false, .scene circle.false { stroke: #ff5a4d; }
+.scene text { paint-order: stroke; stroke: #000d; stroke-linejoin: round; font-weight: 600; }
+.scene text.missed { fill: #ffd166; } .scene text.false { fill: #ffb3a8; }
+i.truth { background: #00c4dd; } i.missed { background: #ffb300; }
+i.hit { background: #29c974; } i.false { background: #ff5a4d; }
 """

@@ -13,8 +13,10 @@ import numpy as np
 from scipy.special import expit
 
 from tiling.errors import UsageError
+from training.data.errors import DataError
 from training.evaluation.calibration import METHODS, fit
-from training.evaluation.calibration_data import labelled, look
+from training.evaluation.calibration_data import groups_of, labelled, look
+from training.evaluation.fingerprints import files_of
 from training.evaluation.metrics import calibration as measure
 from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.result import Dataset, Metric, Result
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
 WINDOWS, PROGRAM = "calibration-windows", "calibration-program"
 _OWN = {WINDOWS: ("window_px", "scale", "object_px"), PROGRAM: ("source_gsd", "gsd")}
-_FEW = 50
-"""Images below which a map is hardly worth keeping."""
+_WHERE = ("calibration", "store", "images", "masks")
+"""Settings that only say where something lies or goes."""
+FEWEST = 50
+"""Images, or groups of them, below which no map is written: it would say more of them than of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,10 @@ class CalibrateTask:
     name = "calibrate"
     title = "From scores to precision: reliability before and after."
     protocols = (WINDOWS, PROGRAM)
+    files: ClassVar[frozenset[str]] = frozenset({"classes", "colours", "only", "words"})
     settings: ClassVar[Mapping[str, str]] = {
         "truth": "what says what is where: boxes (default) or masks",
-        "calibration": "file to write the map into, JSON; default: none",
+        "calibration": f"file to write the map into, JSON, of {FEWEST} images or groups at least; default: none",
         "store": "whether to put the map beside the model, where geoalign finds it: no (default), yes",
         "methods": f"what to choose from, by log loss on held-out images; default: {','.join(METHODS)}",
         "groups": "regular expression: images with the same match in their names are held out together; default: none",
@@ -89,6 +94,9 @@ class CalibrateTask:
         "ignore": "masks: the number of pixels that do not count; default: 255",
         "unknown": "masks: labels that are no class: refuse (default) or ignore",
     }
+    place: ClassVar[frozenset[str]] = frozenset(
+        {"truth", "calibration", "store", "only", "set", "images", "masks", "mask_ending", "colours", "unreadable"}
+    )
 
     def run(self, job: Job) -> Result:
         """Fit and measure.
@@ -107,6 +115,8 @@ class CalibrateTask:
         _refuse_foreign(job)
         methods, keep = _methods(job), gw.choice(job, "store", ("no", "yes")) == "yes"
         data = labelled(job)
+        if keep or "calibration" in job.settings:
+            _refuse_few(job, len(set(groups_of(job, data))))
         encoder = job.encoder()
         require_text(encoder)
         targets = [Path(job.settings["calibration"])] if "calibration" in job.settings else []
@@ -129,7 +139,7 @@ class CalibrateTask:
         return Result(
             task=self.name, protocol=protocol, dataset=dataset,
             model=gw.measured(encoder, encoder.config.prompts.templates, dense=True), metrics=metrics,
-            seconds=seconds, settings=dict(job.settings), notes=_notes(data, samples, fitted),
+            seconds=seconds, settings=_effective(job, encoder, data, methods), notes=_notes(data, samples, fitted),
             details=_details(views, data, questions, found, PROTOCOLS[protocol].numbers),
         )  # fmt: skip
 
@@ -140,6 +150,19 @@ def _refuse_foreign(job: Job) -> None:
         given = [name for name in names if name in job.settings]
         if given and protocol != job.protocol:
             raise UsageError(f"{given[0]} is a setting of {protocol}", remedy=f"ask with --protocol {protocol}")
+
+
+def _refuse_few(job: Job, count: int) -> None:
+    """Refuse to write a map of too few images or groups: whoever reads it would not know.
+
+    Raises:
+        DataError: There are fewer than :data:`FEWEST`.
+    """
+    if count < FEWEST:
+        raise DataError(
+            "has too few images or groups for a map to be kept", path=job.data, measured=f"{count}, not {FEWEST}",
+            remedy="give more, or leave out calibration and store: the result has the map, too",
+        )  # fmt: skip
 
 
 def _methods(job: Job) -> tuple[Method, ...]:
@@ -164,7 +187,7 @@ def _store_place(encoder: TorchEncoder) -> Path:
         return place_of(locate(encoder.config.name))
     except ModelError as error:
         raise UsageError(
-            f"{encoder.config.name} is not in the store", remedy=f"set calibration=FOLDER/{FILE_NAME} of its own folder"
+            f"{encoder.config.name} is not in the store", remedy=f"give -s calibration=ITS_FOLDER/{FILE_NAME}"
         ) from error
 
 
@@ -177,14 +200,27 @@ def _calibration(
     return Calibration(
         model=encoder.config.name, key=score_key_of(encoder), prior=fitted.prior, scores=fitted.scores,
         precisions=fitted.precisions, method=fitted.method, protocol=job.protocol,
-        data={**asdict(dataset), "counts": dict(dataset.counts), "settings": _told(job)},
+        data={
+            "name": dataset.name, "digest": dataset.digest, "counts": dict(dataset.counts), "settings": _told(job),
+        },
         figures={**figures, "precision": encoder.precision},
     )  # fmt: skip
 
 
+def _effective(job: Job, encoder: TorchEncoder, data: Labelled, methods: tuple[Method, ...]) -> dict[str, Any]:
+    """Return the settings with the values that count."""
+    truth, groups = gw.choice(job, "truth", ("boxes", "masks")), job.settings.get("groups")
+    return {
+        **_told(job), **gw.sizes(job, encoder, program=job.protocol == PROGRAM), **data.settings, "truth": truth,
+        "methods": list(methods), "most": gw.number_of(job, "most"), "groups": groups, "split": job.split,
+        "limit": job.limit,
+    }  # fmt: skip
+
+
 def _told(job: Job) -> dict[str, str]:
-    """Return the settings that decide figures; where files lie is nobody's business."""
-    return {name: value for name, value in job.settings.items() if name not in ("calibration", "store", "only")}
+    """Return the settings that decide figures, files by their names: where they lie is nobody's business."""
+    given = {**job.settings, **{name: path.name for name, path in files_of(CalibrateTask.files, job.settings).items()}}
+    return {name: value for name, value in given.items() if name not in _WHERE}
 
 
 def _counts(data: Labelled, samples: Samples) -> dict[str, int]:
@@ -276,8 +312,8 @@ def _notes(data: Labelled, samples: Samples, fitted: Fitted) -> tuple[str, ...]:
         "It is one for all categories: a single one may be off by more.",
         *data.notes,
     ]
-    if len(samples.names) < _FEW:
-        notes.append(f"Only {len(samples.names)} images or groups: too few for a map to be kept.")
+    if len(samples.names) < FEWEST:
+        notes.append(f"Only {len(samples.names)} images or groups: a map that is kept needs {FEWEST}.")
     return tuple(notes)
 
 

@@ -33,11 +33,13 @@ class Choice:
     name = "choice"
     title = "Multiple choice: accuracy of the nearest option"
     protocols = (CHOICE,)
+    files: ClassVar[frozenset[str]] = frozenset()
     settings: ClassVar[Mapping[str, str]] = {
         "template": f"what is compared: a sentence with {OPTION} and perhaps {STEM} (default {OPTION})",
         "only": "parts of the tree, folders or files by name, with commas (default all)",
         "unreadable": ground.UNREADABLE,
     }
+    place: ClassVar[frozenset[str]] = frozenset({"only", "unreadable"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -51,7 +53,7 @@ class Choice:
         ground.check_settings(job, self.settings)
         protocol, template = ground.known_protocol(job, self.protocols), _template(job)
         if job.split is not None:
-            raise UsageError("questions have no splits", remedy="choose parts with only=NAME")
+            raise UsageError("questions have no splits", remedy="choose parts with -s only=NAME")
         only = tuple(part.strip() for part in job.settings.get("only", "").split(",") if part.strip())
         whole = read_choice(job.data, only=only)
         data = whole.take(ground.spread(len(whole.questions), job.limit))
@@ -74,7 +76,7 @@ class Choice:
         return Result(
             task=self.name, protocol=protocol, dataset=Dataset(data.name, digest, counts),
             model=ground.measured(encoder, (template,)), metrics=_metrics(data, found), seconds=seconds,
-            settings={"template": template, "only": list(only), "limit": job.limit},
+            settings={**ground.given(job, self.place), "template": template, "only": list(only), "limit": job.limit},
             notes=_notes(job, whole, counts),
             details={
                 "per_class": [_per_task(data, found)], "unparsed": [list(pair) for pair in whole.unparsed],
@@ -108,13 +110,13 @@ def _scores(
     with ground.stage(seconds, "images"):
         bank = image_bank(
             encoder, ground.items_of(data.root, list(names)), job.cache, batch=ground.batch_of(encoder),
-            progress=job.progress, cancel=job.cancel,
+            dtype="float32", progress=job.progress, cancel=job.cancel,
         )  # fmt: skip
     seen = set(ground.readable(job, data.root, bank).tolist())
     data = data.take(place for place, question in enumerate(data.questions) if names[question.image] in seen)
     with ground.stage(seconds, "texts"):
         flat = [text for question in data.questions for text in sentences(question, template)]
-        texts = text_bank(encoder, flat, job.cache, progress=job.progress, cancel=job.cancel)
+        texts = text_bank(encoder, flat, job.cache, dtype="float32", progress=job.progress, cancel=job.cancel)
     rows = [names[question.image] for question in data.questions]
     return data, cosines(bank, rows, texts, [len(question.options) for question in data.questions])
 
@@ -154,7 +156,10 @@ def _pictures(data: Questions, scores: Sequence[NDArray[np.float32]], found: Ans
 def _notes(job: Job, whole: Questions, counts: Mapping[str, int]) -> tuple[str, ...]:
     notes = []
     if whole.unparsed:
-        notes.append(f"{len(whole.unparsed)} questions are no multiple choice about one image and were left out.")
+        notes.append(
+            f"{len(whole.unparsed)} questions are no multiple choice about one image and were left out, "
+            f"the first {whole.unparsed[0][0][:60]} ({whole.unparsed[0][1]})."
+        )
     if job.limit is not None and job.limit < len(whole.questions):
         notes.append(f"Only {job.limit} of {len(whole.questions)} questions were taken.")
     if counts["skipped_questions"]:

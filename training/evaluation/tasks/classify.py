@@ -34,11 +34,13 @@ class Classification:
     name = "classify"
     title = "Zero-shot classification: top-1, top-5, balanced"
     protocols = (TABLES, FOLDERS)
+    files: ClassVar[frozenset[str]] = frozenset({"templates", "words"})
     settings: ClassVar[Mapping[str, str]] = {
         "templates": "SkyScript's two (default), model, a set's name, a file of sentences, or a sentence with {}",
         "words": f"JSON file from class to the words that a model is told, for {FOLDERS}",
         "unreadable": ground.UNREADABLE,
     }
+    place: ClassVar[frozenset[str]] = frozenset({"unreadable"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -71,7 +73,7 @@ class Classification:
         return Result(
             task=self.name, protocol=protocol, dataset=Dataset(data.name, digest, counts),
             model=ground.measured(encoder, templates), metrics=_metrics(found), seconds=seconds,
-            settings={"split": data.split, "limit": job.limit},
+            settings={**ground.given(job, self.place), "split": data.split, "limit": job.limit},
             notes=_notes(job, whole, counts),
             details={
                 "confusion": {"classes": list(data.classes), "counts": found.confusion.tolist()},

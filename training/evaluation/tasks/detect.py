@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tiling.errors import UsageError
+from training.evaluation.detection_pictures import pictures
 from training.evaluation.layouts.detection import Detections, read_detections
 from training.evaluation.layouts.regions import Boxed, plain, read_boxed, words_of
-from training.evaluation.metrics.detection import Judged, Rules, judge, mean_of, resampled
+from training.evaluation.metrics.detection import Judged, Rules, judge, mean_of, resampled, without_area
 from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.tasks import groundwork as ground
-from training.evaluation.tasks.point import number_of
-from training.evaluation.tasks.textboxes import SETTINGS, found_boxes, heatmaps, picture_of, threshold_of
+from training.evaluation.tasks.textboxes import SETTINGS, effective, found_boxes, heatmaps, threshold_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _SAMPLES = 1000
 _LEAST_SAMPLES = 100
 _WORK = 2_000_000_000
 """Detections times resamples: about a minute."""
-_SHOWN, _SHOWN_SCORE, _LINES = 4, 0.3, 12
+_LINES = 12
 
 
 class Detection:
@@ -37,6 +37,7 @@ class Detection:
     name = "detect"
     title = "Boxes against true boxes: AP at IoU 0.5, base and novel classes"
     protocols = (ELEVEN, ALL, TEXT)
+    files: ClassVar[frozenset[str]] = frozenset({"classes", "detections", "words"})
     settings: ClassVar[Mapping[str, str]] = {
         "detections": f"{ELEVEN}, {ALL}: COCO results, a folder of Task1_CLASS.txt, or what geoalign ask wrote",
         "classes": "file with the classes that category_id counts, one a line, where the data has no ids",
@@ -49,6 +50,7 @@ class Detection:
         "words": f"{TEXT}: JSON file from class to the words to ask for; default: the names in plain words",
         **{name: text.replace("heatmap", TEXT) for name, text in SETTINGS.items()},
     }
+    place: ClassVar[frozenset[str]] = frozenset({"detections", "classes", "first_id", "layout", "oriented"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -77,20 +79,20 @@ class Detection:
         with ground.stage(seconds, "figures"):
             judged = [_class(data, found, label, rules) for label in range(len(data.classes))]
             metrics, per_class, samples = _metrics(data, judged, numbers["area"], novel)
-        counts = _counts(data, found, judged)
+        counts = _counts(data, found, judged, rules)
         return Result(
             task=self.name, protocol=protocol, dataset=Dataset(data.name, _digest(data), counts), model=model,
             metrics=metrics, seconds=seconds,
             settings={
-                "split": data.split, "limit": job.limit, "layout": data.layout, "iou": rules.iou,
+                **job.settings, "split": data.split, "limit": job.limit, "layout": data.layout, "iou": rules.iou,
                 "area": numbers["area"], "matching": rules.matching, "oriented": rules.oriented,
                 "coordinates": "inclusive" if rules.rim else "continuous", "novel": sorted(novel),
-                **{key: value for key, value in job.settings.items() if key in ("words", *SETTINGS, "detections")},
+                **(effective(job) if protocol == TEXT else {}),
             },
             notes=(*_notes(job, whole, found, rules, novel, samples), *asked),
             details={
                 "per_class": [per_class], "curves": [_curves(data, judged)],
-                "pictures": _pictures(data, found, rules),
+                "pictures": pictures(data, found, rules),
             },
         )  # fmt: skip
 
@@ -178,18 +180,19 @@ def _asked(job: Job, data: Boxed, seconds: dict[str, float]) -> tuple[Detections
 
 
 def _rules(job: Job, data: Boxed, found: Detections, numbers: Mapping[str, Any]) -> Rules:
-    boxes = ground.choice(job, "boxes", ("auto", "upright", "oriented"))
+    boxes = ground.choice(job, "boxes", ("auto", "upright", "oriented"), numbers["boxes"])
     both = data.oriented and found.corners is not None
     if boxes == "oriented" and not both:
-        raise UsageError("the true boxes or the detections are not oriented", remedy="leave out boxes=oriented")
-    iou = number_of(job, "iou", float(numbers["iou"])) or 0.0
+        raise UsageError("the true boxes or the detections are not oriented", remedy="leave out -s boxes=oriented")
+    iou = ground.number_of(job, "iou", float(numbers["iou"])) or 0.0
     if iou > 1:
         raise UsageError("iou is not between 0 and 1", measured=f"{iou:g}")
-    coco = ground.choice(job, "matching", ("voc", "coco")) == "coco"
-    inclusive = ground.choice(job, "coordinates", ("continuous", "inclusive")) == "inclusive"
+    coco = ground.choice(job, "matching", ("voc", "coco"), numbers["matching"]) == "coco"
+    sides = ground.choice(job, "coordinates", ("continuous", "inclusive"), numbers["coordinates"])
+    inclusive = sides == "inclusive"
     oriented = both and boxes != "upright"
     if inclusive and oriented:
-        raise UsageError("inclusive coordinates are of upright boxes", remedy="add boxes=upright, or leave them out")
+        raise UsageError("inclusive coordinates are of upright boxes", remedy="add -s boxes=upright, or leave them out")
     return Rules(iou, "coco" if coco else "voc", float(inclusive), oriented)
 
 
@@ -232,13 +235,13 @@ def _metrics(
     return metrics, {"title": "AP of each class", "unit": "%", "rows": rows}, samples
 
 
-def _counts(data: Boxed, found: Detections, judged: Sequence[Judged]) -> dict[str, int]:
+def _counts(data: Boxed, found: Detections, judged: Sequence[Judged], rules: Rules) -> dict[str, int]:
     return {
         "images": len(data.scenes), "boxes": sum(int(item.positives.sum()) for item in judged),
         "classes": len(data.classes), "classes_without_boxes": sum(not item.positives.any() for item in judged),
         "difficult_boxes": sum(int(scene.difficult.sum()) for scene in data.scenes),
         "detections": len(found.scores), "detections_elsewhere": found.elsewhere,
-        "detections_unnamed": found.unnamed,
+        "detections_unnamed": found.unnamed, "detections_without_area": without_area(found.boxes, rules.rim),
     }  # fmt: skip
 
 
@@ -256,33 +259,6 @@ def _curves(data: Boxed, judged: Sequence[Judged]) -> dict[str, Any]:
     return {"title": "Precision and recall", "x": "recall", "y": "precision", "lines": lines}
 
 
-def _pictures(data: Boxed, found: Detections, rules: Rules) -> list[dict[str, Any]]:
-    """Return the images with the most true boxes that can be read, with truth and the surer detections."""
-    shown: list[dict[str, Any]] = []
-    for place in sorted(range(len(data.scenes)), key=lambda number: -len(data.scenes[number].boxes)):
-        scene = data.scenes[place]
-        if len(shown) == _SHOWN:
-            break
-        if (picture := picture_of(data.root, scene.image)) is None:
-            continue
-        boxes = [{"box": box, "kind": "truth", "label": data.classes[label]}
-                 for box, label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True)]  # fmt: skip
-        for row in np.flatnonzero((found.image == place) & (found.scores >= _SHOWN_SCORE)):
-            alone = _class(data.take([place]), _only(found, int(row)), int(found.labels[row]), rules)
-            boxes.append({
-                "box": found.boxes[row].tolist(), "kind": "hit" if alone.hit.any() else "false",
-                "label": data.classes[found.labels[row]], "score": round(float(found.scores[row]), 3),
-            })  # fmt: skip
-        shown.append({"title": scene.image, "picture": picture, "boxes": boxes})
-    return shown
-
-
-def _only(found: Detections, row: int) -> Detections:
-    one = slice(row, row + 1)
-    corners = None if found.corners is None else found.corners[one]
-    return Detections(np.zeros(1, np.int64), found.labels[one], found.scores[one], found.boxes[one], corners)
-
-
 def _notes(
     job: Job, whole: Boxed, found: Detections, rules: Rules, novel: frozenset[str], samples: int
 ) -> tuple[str, ...]:
@@ -297,6 +273,8 @@ def _notes(
         notes.append(
             f"{found.elsewhere} detections of other images and {found.unnamed} of other classes were left out."
         )
+    if flat := without_area(found.boxes, rules.rim):
+        notes.append(f"{flat} detections have no area, or right and left exchanged; each counts as a false one.")
     if samples < _SAMPLES:
         notes.append(f"Intervals are of {samples} resamples.")
     if job.split is None and whole.split is not None:

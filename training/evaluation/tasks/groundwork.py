@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from training.data.errors import DataError
 from training.data.images import decode, read_bytes, split_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,16 +44,59 @@ def check_settings(job: Job, known: Mapping[str, str]) -> None:
             raise UsageError(f"has no option {name!r}", remedy=f"use one of {', '.join(known) or 'none'}")
 
 
-def choice(job: Job, name: str, allowed: Sequence[str]) -> str:
+def given(job: Job, place: Collection[str]) -> dict[str, str]:
+    """Return the options that were given, but those of the place: what a result says of them."""
+    return {name: value for name, value in job.settings.items() if name not in place}
+
+
+def choice(job: Job, name: str, allowed: Sequence[str], default: str | None = None) -> str:
     """Return an option's value, by default the first of those allowed.
 
     Raises:
         UsageError: It is another.
     """
-    value = job.settings.get(name, allowed[0])
+    value = job.settings.get(name, default or allowed[0])
     if value not in allowed:
         raise UsageError(f"{name} has no value {value!r}", remedy=f"use one of {', '.join(allowed)}")
     return value
+
+
+def number_of(job: Job, name: str, default: float | None = None, *, zero: bool = False) -> float | None:
+    """Return a setting that is a positive number, or none, where ``zero`` counts as one.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if name not in job.settings:
+        return default
+    try:
+        value = float(job.settings[name])
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        least = "of 0 or more" if zero else "above 0"
+        raise UsageError(f"{name} is a number {least}", measured=job.settings[name][:40])
+    return value
+
+
+def sizes(job: Job, encoder: TorchEncoder, *, program: bool) -> dict[str, float | None]:
+    """Return at which sizes images are looked at, as a result tells them: the defaults, too.
+
+    Args:
+        job: Has them as settings.
+        encoder: The model, whose own sizes are the defaults.
+        program: Whether images are seen as ``geoalign ask`` does, instead of through plain windows.
+
+    Raises:
+        UsageError: One is out of range.
+    """
+    if program:
+        source = number_of(job, "source_gsd")
+        own = None if source is None else max(encoder.config.gsd.default_m, source)
+        return {"source_gsd": source, "gsd": number_of(job, "gsd", own)}
+    window, length = number_of(job, "window_px", encoder.config.dense.window_px), number_of(job, "object_px")
+    scale = number_of(job, "scale", 1.0) if length is None else None
+    return {"window_px": window, "scale": scale, "object_px": length}
 
 
 def known_protocol(job: Job, protocols: Sequence[str]) -> str:
@@ -110,7 +154,7 @@ def present(job: Job, root: Path, images: Sequence[str]) -> tuple[list[int], lis
         lost = next(place for place, size in enumerate(sizes) if size < 0)
         raise DataError(
             "an image is missing", path=root / images[lost], measured=f"{len(images) - len(there)} of {len(images)}",
-            remedy="complete the folder, or leave them out with unreadable=skip",
+            remedy="complete the folder, or leave them out with -s unreadable=skip",
         )  # fmt: skip
     if not there:
         raise DataError("has no image that can be read", path=root, remedy="check the folder of the pictures")
@@ -140,7 +184,7 @@ def readable(job: Job, root: Path, bank: Bank, what: str = "an image cannot be r
         first = bank.skipped[0]
         raise DataError(
             what, path=root / first.key, measured=f"{first.reason}; {len(bank.skipped)} in all",
-            remedy="mend it, or leave it out with unreadable=skip",
+            remedy="mend it, or leave it out with -s unreadable=skip",
         )  # fmt: skip
     return bank.readable
 

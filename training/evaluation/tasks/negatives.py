@@ -36,6 +36,7 @@ class Negatives:
     name = "negatives"
     title = "Hard negatives: Acc@k of the true text, ties against and for the model"
     protocols = (FGOVD,)
+    files: ClassVar[frozenset[str]] = frozenset({"images", "templates"})
     settings: ClassVar[Mapping[str, str]] = {
         "view": "roi (default), crop, or both: the normalised mean of the two",
         "k": "the k of Acc@k, with commas (default 1,5)",
@@ -43,6 +44,7 @@ class Negatives:
         "templates": "as the texts are (default), model, a set's name, a file of sentences, or a sentence with {}",
         "unreadable": ground.UNREADABLE,
     }
+    place: ClassVar[frozenset[str]] = frozenset({"images", "k", "unreadable"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -54,7 +56,8 @@ class Negatives:
         from training.evaluation.result import Dataset, Result
 
         ground.check_settings(job, self.settings)
-        protocol, view, ks = ground.known_protocol(job, self.protocols), ground.choice(job, "view", VIEWS), _ks(job)
+        protocol, ks = ground.known_protocol(job, self.protocols), _ks(job)
+        view = ground.choice(job, "view", VIEWS, PROTOCOLS[protocol].numbers["view"])
         folder = job.settings.get("images")
         whole = read_negatives(job.data, images=Path(folder) if folder else None, split=job.split)
         data = whole.take(ground.spread(len(whole.items), job.limit))
@@ -80,7 +83,9 @@ class Negatives:
             task=self.name, protocol=protocol, dataset=Dataset(data.name, digest, counts),
             model=ground.measured(encoder, templates, dense=view != "crop"),
             metrics=_metrics(data, found, ks), seconds=seconds,
-            settings={"view": view, "k": list(ks), "split": job.split, "limit": job.limit},
+            settings={
+                **ground.given(job, self.place), "view": view, "k": list(ks), "split": job.split, "limit": job.limit,
+            },
             notes=_notes(job, whole, counts),
             details={"curves": [_curve(found)], "pictures": _pictures(data, scores, found)},
         )  # fmt: skip
@@ -94,14 +99,17 @@ def _ks(job: Job) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if not found or found[0] < 1:
-        raise UsageError("k are whole numbers from 1", measured=str(given)[:40], remedy="write k=1,5")
+        raise UsageError("k are whole numbers from 1", measured=str(given)[:40], remedy="write -s k=1,5")
     return found
 
 
 def _scores(
     job: Job, encoder: TorchEncoder, data: Regions, view: str, templates: tuple[str, ...], seconds: dict[str, float]
 ) -> tuple[Regions, list[NDArray[np.float32]]]:
-    """Return the items that can be seen, and the cosines of each one's texts."""
+    """Return the items that can be seen, and the cosines of each one's texts.
+
+    Texts that differ in a word are near ties, which float16 would put in another order.
+    """
     from training.evaluation.bank import region_bank, text_bank
 
     names = list(dict.fromkeys(item.image for item in data.items))
@@ -114,14 +122,16 @@ def _scores(
     with ground.stage(seconds, "regions"):
         bank = region_bank(
             encoder, [(picture, np.array(boxes[picture.key])) for picture in pictures], job.cache,
-            view=cast("Literal['roi', 'crop', 'both']", view), batch=ground.batch_of(encoder),
+            view=cast("Literal['roi', 'crop', 'both']", view), batch=ground.batch_of(encoder), dtype="float32",
             progress=job.progress, cancel=job.cancel,
         )  # fmt: skip
     rows = ground.readable(job, data.root, bank, "a region cannot be seen")
     data = data.take(rows)
     with ground.stage(seconds, "texts"):
         flat = [text for item in data.items for text in item.texts]
-        texts = text_bank(encoder, flat, job.cache, templates=templates, progress=job.progress, cancel=job.cancel)
+        texts = text_bank(
+            encoder, flat, job.cache, templates=templates, dtype="float32", progress=job.progress, cancel=job.cancel
+        )
     return data, cosines(bank, rows, texts, [len(item.texts) for item in data.items])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from tiling.errors import UsageError
 from training.evaluation.layouts.boxes import read_boxes, read_names, words_for
 from training.evaluation.metrics.pointing import RIMS, TOLERANCE_PX, near_boxes, patch_figures
+from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.result import Dataset, Metric, Result
 from training.evaluation.tasks import groundwork as gw
 
@@ -63,6 +64,7 @@ class PointTask:
     name = "point"
     title = "Heatmaps against boxes: pointing game and average precision of patches."
     protocols = (WINDOWS, PROGRAM)
+    files: ClassVar[frozenset[str]] = frozenset({"only", "words"})
     settings: ClassVar[Mapping[str, str]] = {
         "words": "what to ask for, CATEGORY=word|word;… or a JSON file; default: the categories' names",
         "rim": f"patches that a box only touches: {', '.join(RIMS)}; default: {RIMS[0]}",
@@ -73,8 +75,8 @@ class PointTask:
         "source_gsd": f"{PROGRAM}: metres per pixel of the images; default: as they are, at one level",
         "gsd": f"{PROGRAM}: metres per pixel to look at; default: the model's",
         "only": "text file with the names of the images to look at; default: all",
-        "pictures": "folder for pictures of the best and the worst scenes; default: none",
     }
+    place: ClassVar[frozenset[str]] = frozenset({"only"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -89,7 +91,7 @@ class PointTask:
         gw.check_settings(job, self.settings)
         protocol = gw.known_protocol(job, self.protocols)
         _refuse_foreign(job)
-        rim = gw.choice(job, "rim", RIMS)
+        rim = gw.choice(job, "rim", RIMS, PROTOCOLS[protocol].numbers["rim"])
         names = read_names(Path(job.settings["only"])) if "only" in job.settings else None
         data = read_boxes(job.data, split=job.split, names=names)
         questions = [
@@ -108,8 +110,8 @@ class PointTask:
             found = [_figures(seen, questions, number, rim) for number in range(len(questions))]
             metrics = _metrics(seen, questions, found, rim)
             rows = _scene_rows(seen, questions, rim)
-        if "pictures" in job.settings:
-            _draw(job, scenes, questions, rows, encoder, texts)
+        with gw.stage(seconds, "pictures"):
+            pictures = _pictures(job, scenes, rows, encoder, texts)
         return Result(
             task=self.name,
             protocol=protocol,
@@ -117,7 +119,10 @@ class PointTask:
             model=gw.measured(encoder, encoder.config.prompts.templates, dense=True),
             metrics=metrics,
             seconds=seconds,
-            settings=dict(job.settings),
+            settings={
+                **job.settings, **gw.sizes(job, encoder, program=protocol == PROGRAM), "rim": rim,
+                "tolerance_px": gw.number_of(job, "tolerance_px", zero=True), "split": job.split, "limit": job.limit,
+            },
             notes=(*_notes(data, scenes, questions, rim), *texts.notes),
             details={
                 "questions": [
@@ -127,6 +132,7 @@ class PointTask:
                     for number, (question, figures) in enumerate(zip(questions, found, strict=True))
                 ],
                 "scenes": rows,
+                "pictures": pictures,
             },
         )  # fmt: skip
 
@@ -141,23 +147,6 @@ def _refuse_foreign(job: Job) -> None:
         raise UsageError("scale and object_px exclude each other", remedy="leave one of them out")
 
 
-def number_of(job: Job, name: str, default: float | None = None) -> float | None:
-    """Return a setting that is a positive number.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if name not in job.settings:
-        return default
-    try:
-        value = float(job.settings[name])
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is a number above 0", measured=job.settings[name][:40])
-    return value
-
-
 def _lattices(
     job: Job, scene: BoxedScene, encoder: TorchEncoder, texts: TextQueries, typical_px: float
 ) -> list[Lattice]:
@@ -165,22 +154,21 @@ def _lattices(
     from training.evaluation.lattices import Sizing, as_asked, through_windows
 
     if job.protocol == PROGRAM:
-        gsds = number_of(job, "source_gsd"), number_of(job, "gsd")
+        gsds = gw.number_of(job, "source_gsd"), gw.number_of(job, "gsd")
         return [as_asked(scene, encoder, texts, *gsds, job.cache, job.cancel)]
     patch = encoder.config.patch_px
-    window = round(number_of(job, "window_px", encoder.config.dense.window_px) or 0)
+    window = round(gw.number_of(job, "window_px", encoder.config.dense.window_px) or 0)
     if window < patch or window % patch:
         near = max(1, round(window / patch)) * patch
         raise UsageError("window_px is not made of whole patches", measured=f"{window}", remedy=f"use {near}")
-    sizing = Sizing(window, patch, number_of(job, "scale", 1.0) or 1.0, number_of(job, "object_px"))
+    sizing = Sizing(window, patch, gw.number_of(job, "scale", 1.0) or 1.0, gw.number_of(job, "object_px"))
     return through_windows(scene, encoder, texts, sizing, typical_px, job.cache, job.cancel)
 
 
 def _look(
     job: Job, scenes: Sequence[BoxedScene], questions: Sequence[Question], encoder: TorchEncoder, texts: TextQueries
 ) -> list[_Seen]:
-    tolerance = float(job.settings["tolerance_px"]) if job.settings.get("tolerance_px") == "0" else None
-    tolerance = tolerance if tolerance is not None else number_of(job, "tolerance_px")
+    tolerance = gw.number_of(job, "tolerance_px", zero=True)
     categories = list(dict.fromkeys(question.category for question in questions))
     typical, seen = typical_length(scenes), []
     for done, scene in enumerate(scenes, start=1):
@@ -326,25 +314,32 @@ def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDAr
     return np.where(total > 0, np.where(known, values, 0.0) @ weights / np.maximum(total, 1e-12), np.nan)
 
 
-def _draw(
-    job: Job, scenes: Sequence[BoxedScene], questions: Sequence[Question], rows: Sequence[Mapping[str, Any]],
-    encoder: TorchEncoder, texts: TextQueries,
-) -> None:  # fmt: skip
-    """Write the best and the worst scenes of each category's first word."""
+def _pictures(
+    job: Job, scenes: Sequence[BoxedScene], rows: Sequence[Mapping[str, Any]], encoder: TorchEncoder, texts: TextQueries
+) -> list[dict[str, Any]]:
+    """Return the best and the worst scenes by each category's first word, scored again from the stored vectors."""
     from geoalign_core.grounding.relevance import score
     from training.evaluation.lattices import best_place, joined
-    from training.evaluation.overlay import best_and_worst, draw
+    from training.evaluation.overlay import best_and_worst, overlaid
 
-    first = {question.category: number for number, question in reversed(list(enumerate(questions)))}
-    for category, number in first.items():
-        own = rows[number * len(scenes) : (number + 1) * len(scenes)]
-        for name, place in best_and_worst([row["average_precision"] for row in own]):
-            scene = next(item for item in scenes if item.image == own[place]["image"])
-            lattices = _lattices(job, scene, encoder, texts, typical_length(scenes))
-            odds = joined(lattices, number, scene.height_px, scene.width_px)
-            shapes = [[(a, b), (c, b), (c, d), (a, d)] for a, b, c, d in scene.boxes_xyxy_px.get(category, [])]
-            path = Path(job.settings["pictures"]) / f"point-{''.join(filter(str.isalnum, category))}-{name}.png"
-            draw(path, scene.pixels(), score(odds), shapes, list(best_place(lattices, number)))
+    pictures, typical = [], typical_length(scenes)
+    named = {scene.image: scene for scene in scenes}
+    first = {row["category"]: row["word"] for row in reversed(rows)}
+    chosen = [(place // len(named), row) for place, row in enumerate(rows) if row["word"] == first[row["category"]]]
+    for name, place in best_and_worst([row["average_precision"] for _, row in chosen]):
+        number, row = chosen[place]
+        scene = named[row["image"]]
+        lattices = _lattices(job, scene, encoder, texts, typical)
+        odds = joined(lattices, number, scene.height_px, scene.width_px)
+        corners = [[(a, b), (c, b), (c, d), (a, d)] for a, b, c, d in scene.boxes_xyxy_px.get(row["category"], [])]
+        x, y = best_place(lattices, number)
+        pictures.append({
+            "title": scene.image.rsplit("/", 1)[-1],
+            "caption": f"“{row['word']}”, {name}: average precision {row['average_precision']:.3f}",
+            **overlaid(scene.pixels(), score(odds), corners),
+            "points": [{"x": x, "y": y, "kind": "hit" if row["hit"] else "false"}],
+        })  # fmt: skip
+    return pictures
 
 
 def _dataset(

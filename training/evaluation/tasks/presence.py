@@ -33,10 +33,12 @@ class Presence:
     name = "presence"
     title = "Yes-or-no questions about whole images: ROC AUC and F1"
     protocols = (QUARTER,)
+    files: ClassVar[frozenset[str]] = frozenset({"questions"})
     settings: ClassVar[Mapping[str, str]] = {
         "questions": "words and the classes that have it, beach=Beach;bridge=Bridge|Viaduct or a JSON file; "
         "default: each class by its words",
     }  # fmt: skip
+    place: ClassVar[frozenset[str]] = frozenset()
 
     def run(self, job: Job) -> Result:
         """Measure.

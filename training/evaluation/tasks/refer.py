@@ -9,9 +9,10 @@ import numpy as np
 
 from tiling.errors import UsageError
 from training.evaluation.layouts.rsvg import Referred, read_answers, read_referred
+from training.evaluation.metrics.detection import without_area
 from training.evaluation.metrics.referring import THRESHOLDS, figures, overlap
 from training.evaluation.tasks import groundwork as ground
-from training.evaluation.tasks.textboxes import SETTINGS, best_box, heatmaps, picture_of, threshold_of
+from training.evaluation.tasks.textboxes import SETTINGS, best_box, effective, heatmaps, picture_of, threshold_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +33,12 @@ class Referring:
     name = "refer"
     title = "One box per sentence: Pr@0.5 to 0.9, mean and cumulative IoU"
     protocols = (RSVG,)
+    files: ClassVar[frozenset[str]] = frozenset({"answers"})
     settings: ClassVar[Mapping[str, str]] = {
         "answers": "file of predicted boxes, JSON list or lines: id, or image and text; bbox; default: our heatmaps",
         **SETTINGS,
     }
+    place: ClassVar[frozenset[str]] = frozenset({"answers", "layout"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -55,19 +58,20 @@ class Referring:
         chosen = ground.spread(len(whole.sentences), job.limit)
         data, lost, model = whole.take(chosen), 0, None
         seconds: dict[str, float] = {}
+        own: dict[str, float | None] = {}
         if from_file:
             with ground.stage(seconds, "answers"):
                 every, lost = read_answers(Path(job.settings["answers"]), whole)
             answers = every[chosen]
         else:
             answers = _asked(job, data, seconds)
-            encoder = job.encoder()
+            encoder, own = job.encoder(), effective(job)
             model = ground.measured(encoder, encoder.config.prompts.templates, dense=True)
         found = overlap(answers, data.boxes)
         counts = {
             "images": len({item.image for item in data.sentences}), "sentences": len(data.sentences),
             "boxes": len(data.sentences), "unanswered": int(np.isnan(answers).any(axis=1).sum()),
-            "answers_to_nothing": lost,
+            "answers_to_nothing": lost, "answers_without_area": without_area(answers),
         }  # fmt: skip
         digest = ground.digest_of(
             [item.image, ground.size_of(data.root, item.image), item.text, item.box] for item in data.sentences
@@ -76,7 +80,7 @@ class Referring:
             task=self.name, protocol=protocol, dataset=Dataset(data.name, digest, counts), model=model,
             metrics=ground.with_intervals(found.table(), figures, [item.image for item in data.sentences]),
             seconds=seconds,
-            settings={"split": data.split, "limit": job.limit, "layout": data.layout, **job.settings},
+            settings={"split": data.split, "limit": job.limit, "layout": data.layout, **job.settings, **own},
             notes=_notes(job, whole, counts),
             details={"pictures": _pictures(data, answers, found), "curves": [_curve(found)]},
         )  # fmt: skip
@@ -133,6 +137,10 @@ def _notes(job: Job, whole: Referred, counts: Mapping[str, int]) -> tuple[str, .
         notes.append("Boxes are those of our heatmaps' best regions, not of a detector trained for sentences.")
     if counts["unanswered"]:
         notes.append(f"{counts['unanswered']} sentences have no answer and count with an IoU of 0.")
+    if counts["answers_without_area"]:
+        notes.append(
+            f"{counts['answers_without_area']} answers have no area, or right and left exchanged; their IoU is 0."
+        )
     if counts["answers_to_nothing"]:
         notes.append(f"{counts['answers_to_nothing']} answers belong to none of the sentences.")
     if job.limit is not None and job.limit < len(whole.sentences):

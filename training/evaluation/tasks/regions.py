@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from training.data.errors import DataError
+from training.evaluation.catalogue import class_count
 from training.evaluation.layouts.regions import Boxed, read_boxed, words_of
 from training.evaluation.metrics.classification import classify
 from training.evaluation.protocols import PROTOCOLS
@@ -35,6 +36,7 @@ class RegionNames:
     name = "regions"
     title = "Zero-shot names of boxes, by RoI, by crop or by both: Acc@1, Acc@5"
     protocols = (ROI, CROP, BOTH)
+    files: ClassVar[frozenset[str]] = frozenset({"templates", "words"})
     settings: ClassVar[Mapping[str, str]] = {
         "templates": "imagenet-80 (default), model, a set's name, a file of sentences, or a sentence with {}",
         "words": "JSON file from class to the words that a model is told; default: the names in plain words",
@@ -42,6 +44,7 @@ class RegionNames:
         "grid_px": "side of the square of squash; default: the model's",
         "unreadable": ground.UNREADABLE,
     }
+    place: ClassVar[frozenset[str]] = frozenset({"layout", "unreadable"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -81,8 +84,7 @@ class RegionNames:
             model=ground.measured(encoder, templates, dense=protocol != CROP), metrics=_metrics(data, rows, found),
             seconds=seconds,
             settings={
-                "split": data.split, "limit": job.limit, "layout": data.layout,
-                **{key: job.settings[key] for key in ("fit", "grid_px", "words") if key in job.settings},
+                **ground.given(job, self.place), "split": data.split, "limit": job.limit, "layout": data.layout,
             },
             notes=_notes(job, whole, len(seen.scenes), counts, numbers),
             details={
@@ -120,10 +122,9 @@ def _judge(
 ) -> tuple[NDArray[np.int64], Classified]:  # fmt: skip
     """Return the places of the boxes that could be seen, all images' boxes one after the other, and the judgement."""
     from training.evaluation.bank import region_bank, text_bank
-    from training.evaluation.tasks.point import number_of
 
-    grid = number_of(job, "grid_px")
-    fit: Any = ground.choice(job, "fit", ("squash", "native"))
+    grid = ground.number_of(job, "grid_px")
+    fit: Any = ground.choice(job, "fit", ("squash", "native"), PROTOCOLS[job.protocol].numbers["fit"])
     side: Any = view
     with ground.stage(seconds, "texts"):
         texts = text_bank(encoder, words, job.cache, templates=templates, progress=job.progress, cancel=job.cancel)
@@ -201,6 +202,12 @@ def _notes(job: Job, whole: Boxed, seen: int, counts: Mapping[str, int], numbers
         notes.append(f"{counts['skipped_boxes']} boxes cannot be seen and were left out.")
     if job.limit is not None and job.limit < seen:
         notes.append(f"Only {job.limit} of {seen} images with boxes were taken.")
+    every = class_count(job.dataset or whole.name) or 0
+    if counts["classes"] < every:
+        notes.append(
+            f"Only {counts['classes']} of the data set's {every} classes occur in this part and are candidates: "
+            "Acc@1 and Acc@5 are easier than among all."
+        )
     if counts["classes"] <= 5:
         notes.append("With no more than five classes, Acc@5 is always 100 %.")
     return tuple(notes)

@@ -16,10 +16,11 @@ import numpy as np
 from training.evaluation.layouts.captions import Captioned, read_captions
 from training.evaluation.metrics import retrieval as metric
 from training.evaluation.protocols import PROTOCOLS
+from training.evaluation.retrieval_cards import Way, cards
 from training.evaluation.tasks import groundwork as ground
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 FIVE, UNIQUE, LONG, OWN = "retrieval-5cap", "retrieval-unique", "retrieval-long", "retrieval-own"
 PREFIX: str = PROTOCOLS[UNIQUE].numbers["prefix"]
-_SHOWN, _ANSWERS, _CURVE = 4, 3, 100
+_CURVE = 100
 _TIES = ("pessimistic", "optimistic")
 
 
@@ -84,12 +85,14 @@ class Retrieval:
     name = "retrieval"
     title = "Image–text retrieval: R@k, means of both directions, mR"
     protocols = (FIVE, UNIQUE, LONG, OWN)
+    files: ClassVar[frozenset[str]] = frozenset()
     settings: ClassVar[Mapping[str, str]] = {
         "column": "column of the texts in a table (default title_multi_objects; title for RSICD, RSITMD, UCM)",
         "prefix": f"put before every text: auto (default: {PREFIX!r} for RSICD, RSITMD, UCM in {UNIQUE}), none, or it",
         "ties": f"pessimistic (default): equal scores count against the model; or optimistic ({OWN}'s default)",
         "unreadable": ground.UNREADABLE,
     }
+    place: ClassVar[frozenset[str]] = frozenset({"unreadable"})
 
     def run(self, job: Job) -> Result:
         """Measure both directions.
@@ -103,7 +106,7 @@ class Retrieval:
         ground.check_settings(job, self.settings)
         protocol = ground.known_protocol(job, self.protocols)
         numbers = PROTOCOLS[protocol].numbers
-        ties = ground.choice(job, "ties", _TIES if "ties" not in numbers else (numbers["ties"], *_TIES))
+        ties = ground.choice(job, "ties", _TIES, numbers["ties"])
         whole = read_captions(
             job.data, split=job.split, column=job.settings.get("column"), long=bool(numbers["detailed"])
         )
@@ -131,9 +134,12 @@ class Retrieval:
                 lambda sums: metric.figures(sums, ks),
             ),
             seconds=seconds,
-            settings={"prefix": prefix, "ties": ties, "split": data.split, "limit": job.limit},
+            settings={
+                **ground.given(job, self.place), "prefix": prefix, "ties": ties, "split": data.split,
+                "limit": job.limit,
+            },
             notes=_notes(job, whole, counts, encoder, ties),
-            details={"curves": [_curve(found)], "retrievals": _examples(job, data, pairs, found)},
+            details={"curves": [_curve(found)], "retrievals": _examples(job, data, pairs, found, ties)},
         )  # fmt: skip
 
 
@@ -206,48 +212,28 @@ def _curve(found: Embedded) -> dict[str, Any]:
     return {"title": "Recall at k", "x": "k", "y": "%", "lines": lines}
 
 
-def _examples(job: Job, data: Captioned, pairs: Pairs, found: Embedded) -> list[dict[str, Any]]:
+def _examples(job: Job, data: Captioned, pairs: Pairs, found: Embedded, ties: str) -> list[dict[str, Any]]:
     """Return a few of the best and worst queries of both directions, with what they found."""
-    from training.evaluation.ranking import topk
-
     pictures: dict[int, dict[str, Any]] = {}
 
-    def entry(place: int, *, text: bool) -> dict[str, Any]:
-        if text:
-            return {"text": pairs.texts[place]}
+    def image(place: int) -> dict[str, Any]:
         if place not in pictures:
             pictures[place] = ground.thumbnail(data.root, data.images[place])
-        return {"picture": pictures[place]}
+        return {"picture": pictures[place], "name": data.images[place]}
 
-    shown = []
-    for direction, ranks, queries, candidates, right in (
-        ("I2T", found.i2t, found.images, found.texts, pairs.of_image),
-        ("T2I", found.t2i, found.texts, found.images, pairs.of_text),
-    ):
-        texts = direction == "I2T"
-        for group, places in _extremes(ranks):
-            count = min(_ANSWERS, len(candidates))
-            scores, answers = topk(queries[places], candidates, count)
-            for row, place in enumerate(places.tolist()):
-                job.cancel.check()
-                shown.append({
-                    "group": group, "direction": direction, "query": entry(place, text=not texts),
-                    "rank": int(ranks[place]),
-                    "right": [entry(other, text=texts) for other in right[place][:_ANSWERS]],
-                    "answers": [
-                        {**entry(other, text=texts), "score": round(float(score), 4), "right": other in right[place]}
-                        for other, score in zip(answers[row].tolist(), scores[row], strict=True)
-                    ],
-                })  # fmt: skip
-    return shown
+    def text(place: int) -> dict[str, Any]:
+        return {"text": pairs.texts[place]}
 
-
-def _extremes(ranks: NDArray[np.int64]) -> Sequence[tuple[str, NDArray[np.int64]]]:
-    """Return places of a few queries of rank 1, spread evenly, and of the highest ranks above 1."""
-    first = np.flatnonzero(ranks == 1)
-    worst = np.argsort(-ranks, kind="stable")[:_SHOWN]
-    best = first[ground.spread(len(first), _SHOWN)]
-    return [(group, places) for group, places in (("best", best), ("worst", worst[ranks[worst] > 1])) if len(places)]
+    captions = [tuple(dict.fromkeys(texts)) for texts in data.texts]
+    once = bool(PROTOCOLS[job.protocol].numbers.get("distinct"))
+    ways = (
+        Way("I2T", found.images, found.texts, pairs.of_image, found.i2t, captions, pairs.texts, once, image, text),
+        Way(
+            "T2I", found.texts, found.images, pairs.of_text, found.t2i, pairs.texts, range(len(data.images)), False,
+            text, image,
+        ),
+    )  # fmt: skip
+    return [card for way in ways for card in cards(way, pessimistic=ties == "pessimistic", cancel=job.cancel)]
 
 
 TASK = Retrieval()

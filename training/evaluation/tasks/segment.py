@@ -14,6 +14,7 @@ from training.data.images import decode, read_bytes
 from training.evaluation.classlists import SETS
 from training.evaluation.layouts.masks import Masked, find_pairs
 from training.evaluation.metrics.segmentation import confusion, segmented, sums_of
+from training.evaluation.overlay import may_be_shown
 from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.segment_plan import Plan, not_published, plan_of
 from training.evaluation.tasks import groundwork as ground
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from geoalign_core.models.encoder import TorchEncoder
     from training.evaluation.classlists import ClassList
     from training.evaluation.result import Metric, Result
+    from training.evaluation.sliding import Sliding
+    from training.evaluation.tallies import Tallies
     from training.evaluation.task import Job
 
 FARSLIP, SEGEARTH = "ovss-farslip", "ovss-segearth"
@@ -40,6 +43,7 @@ class Segmentation:
     name = "segment"
     title = "Open-vocabulary segmentation: mIoU"
     protocols = (FARSLIP, SEGEARTH)
+    files: ClassVar[frozenset[str]] = frozenset({"classes", "colours", "templates"})
     settings: ClassVar[Mapping[str, str]] = {
         "set": f"whose classes and masks: {', '.join(SETS)}; default: by the folder's name",
         "classes": "file of own classes: one a line, words between commas; default: the set's",
@@ -64,6 +68,7 @@ class Segmentation:
         "guided_radius_px": "half the guided filter's boxes; default: 16",
         "guided_epsilon": "the guided filter's ridge; default: 0.01",
     }
+    place: ClassVar[frozenset[str]] = frozenset({"set", "images", "masks", "mask_ending", "colours", "unreadable"})
 
     def run(self, job: Job) -> Result:
         """Measure.
@@ -88,7 +93,7 @@ class Segmentation:
         encoder = job.encoder()
         require_text(encoder)
         if encoder.config.dense.cls_bias:
-            raise UsageError("the class token's weight is the protocol's", remedy="set cls_bias, not --cls-bias")
+            raise UsageError("the class token's weight is the protocol's", remedy="give -s cls_bias=NUMBER instead")
         default = template_set(PROTOCOLS[job.protocol].numbers["templates"])
         templates = ground.templates_of(job, default, encoder)
         seconds: dict[str, float] = {}
@@ -105,11 +110,17 @@ class Segmentation:
             task=self.name, protocol=job.protocol, dataset=Dataset(plan.known.id or data.name, digest, counts),
             model=ground.measured(encoder, templates, dense=True), metrics=metrics, seconds=seconds,
             settings={
-                "split": data.split, "limit": job.limit, **asdict(plan.how),
+                **ground.given(job, self.place), "split": data.split, "limit": job.limit, **_effective(plan.how),
                 "zero_is_unlabelled": plan.reader.zero_is_unlabelled, "ignore": plan.reader.ignore,
             },
             notes=_notes(job, whole, plan, encoder, counts), details=details,
         )  # fmt: skip
+
+
+def _effective(how: Sliding) -> dict[str, Any]:
+    """Return the numbers that decide anything: the guided filter's only where it is used."""
+    numbers = asdict(how)
+    return {key: value for key, value in numbers.items() if how.upsample == "guided" or not key.startswith("guided_")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,8 @@ class _Seen:
     texts: NDArray[np.float32]
     problems: list[str]
     """Why others were left out."""
+    kept: Tallies
+    """With the answers that may be drawn."""
 
 
 def _refuse_lonely(job: Job, data: Masked) -> None:
@@ -135,7 +148,7 @@ def _refuse_lonely(job: Job, data: Masked) -> None:
         raise DataError(
             what, path=data.root / lonely[0],
             measured=f"{len(data.lonely_images)} images, {len(data.lonely_masks)} masks alone",
-            remedy="complete the folders, or leave them out with unreadable=skip",
+            remedy="complete the folders, or leave them out with -s unreadable=skip",
         )  # fmt: skip
 
 
@@ -158,6 +171,7 @@ def _look(
 ) -> _Seen:  # fmt: skip
     """Answer every image; those of an earlier run are not looked at again."""
     from training.evaluation.bank import text_bank
+    from training.evaluation.segment_pictures import reduced
     from training.evaluation.tallies import Tallies
 
     with ground.stage(seconds, "texts"):
@@ -168,7 +182,8 @@ def _look(
         texts = np.asarray(bank.vectors, np.float32)
     whole = _key_of(encoder, templates, asdict(plan.how), digest, data)
     kept = Tallies(job.cache, whole, len(plan.classes.names))
-    seen, skip = _Seen([], [], [], texts, []), ground.choice(job, "unreadable", ("refuse", "skip")) == "skip"
+    seen, skip = _Seen([], [], [], texts, [], kept), ground.choice(job, "unreadable", ("refuse", "skip")) == "skip"
+    mious: list[float] = []
     with ground.stage(seconds, "images"):
         for place, image in enumerate(data.images):
             job.cancel.check()
@@ -178,7 +193,8 @@ def _look(
                     pixels, truth, unknown = _pair(data, place, plan)
                     answer = _answer(encoder, pixels, texts, plan, job)
                     found = confusion(truth, answer, len(plan.classes.names)), unknown
-                    kept.add(image, *found)
+                    shown = may_be_shown([*mious, _miou(found[0])])
+                    kept.add(image, *found, reduced(answer) if shown else None)
             except DataError as error:
                 if not skip:
                     raise
@@ -187,8 +203,13 @@ def _look(
                 seen.images.append(place)
                 seen.tables.append(found[0])
                 seen.unknown.append(found[1])
+                mious.append(_miou(found[0]))
             job.progress(place + 1, len(data.images), "segmenting")
     return seen
+
+
+def _miou(table: NDArray[np.int64]) -> float:
+    return float(segmented(sums_of(table)).miou[0])
 
 
 def _key_of(
@@ -213,7 +234,7 @@ def _pair(data: Masked, place: int, plan: Plan) -> tuple[NDArray[np.uint8], NDAr
         sizes = [f"{width} × {height}" for height, width in (truth.shape, pixels.shape[:2])]
         raise DataError(
             "a mask is not as large as its image", path=data.root / data.masks[place],
-            measured=f"{sizes[0]}, not {sizes[1]} px", remedy="mend it, or leave it out with unreadable=skip",
+            measured=f"{sizes[0]}, not {sizes[1]} px", remedy="mend it, or leave it out with -s unreadable=skip",
         )  # fmt: skip
     return pixels, truth, unknown
 
@@ -252,7 +273,7 @@ def _metrics(sums: NDArray[np.float64], classes: ClassList) -> dict[str, Metric]
 def _details(
     job: Job, encoder: TorchEncoder, data: Masked, plan: Plan, seen: _Seen, sums: NDArray[np.float64]
 ) -> dict[str, Any]:
-    from training.evaluation.segment_pictures import pictures
+    from training.evaluation.segment_pictures import pictures, reduced
 
     names, figures = plan.classes.names, segmented(sums.sum(axis=0))
     rows = [
@@ -261,8 +282,12 @@ def _details(
     ]
 
     def show(number: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-        pixels, truth, _ = _pair(data, seen.images[number], plan)
-        return pixels, truth, _answer(encoder, pixels, seen.texts, plan, job)
+        pixels, truth, unknown = _pair(data, seen.images[number], plan)
+        answer = seen.kept.drawn(data.images[seen.images[number]])
+        if answer is None:  # its line was damaged
+            answer = reduced(_answer(encoder, pixels, seen.texts, plan, job))
+            seen.kept.add(data.images[seen.images[number]], seen.tables[number], unknown, answer)
+        return pixels, truth, answer
 
     images = [data.images[place] for place in seen.images]
     return {

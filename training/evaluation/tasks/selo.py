@@ -12,6 +12,7 @@ from training.data.errors import DataError
 from training.evaluation.layouts.airslt import Pictures, read_airslt
 from training.evaluation.metrics import selo_map
 from training.evaluation.metrics.selo import localisation
+from training.evaluation.protocols import PROTOCOLS
 from training.evaluation.result import Dataset, Metric, Result
 from training.evaluation.tasks import groundwork as gw
 
@@ -47,10 +48,11 @@ class SeloTask:
     name = "selo"
     title = "Semantic localisation on large images: Rsu, Ras, Rda, Rmi."
     protocols = (PUBLISHED, PLAIN)
+    files: ClassVar[frozenset[str]] = frozenset({"templates"})
     settings: ClassVar[Mapping[str, str]] = {
         "templates": "model, a template set, a file or a sentence with {} around the caption; default: the caption",
-        "pictures": "folder for pictures of the best and the worst maps; default: none",
     }
+    place: ClassVar[frozenset[str]] = frozenset()
 
     def run(self, job: Job) -> Result:
         """Measure; tiles are embedded once for all sentences of an image, and for every later run.
@@ -71,7 +73,7 @@ class SeloTask:
         chosen = [data.sentences[place] for place in gw.spread(len(data.sentences), job.limit)]
         tiled, items = _tiles(data, chosen, through_jpeg=published)
         encoder = job.encoder()
-        templates = gw.templates_of(job, (gw.PLAIN,), encoder)
+        templates = gw.templates_of(job, PROTOCOLS[job.protocol].numbers["templates"], encoder)
         with gw.stage(seconds, "images"):
             bank = image_bank(
                 encoder, items, job.cache, batch=gw.batch_of(encoder), progress=job.progress, cancel=job.cancel
@@ -82,7 +84,9 @@ class SeloTask:
                 encoder, [item.caption for item in chosen], job.cache, templates=templates, cancel=job.cancel
             )
         with gw.stage(seconds, "maps"):
-            rows = _measure(job, data, chosen, tiled, bank, np.asarray(texts), published=published)
+            rows = _measure(job, chosen, tiled, bank, np.asarray(texts), published=published)
+        with gw.stage(seconds, "pictures"):
+            pictures = _pictures(job, data, chosen, tiled, bank, np.asarray(texts), rows, published=published)
         cut, lost = gw.lost_words(encoder, [item.caption for item in chosen])
         return Result(
             task=self.name,
@@ -91,9 +95,9 @@ class SeloTask:
             model=gw.measured(encoder, templates),
             metrics=_metrics(rows),
             seconds=seconds,
-            settings=dict(job.settings),
+            settings={**job.settings, "limit": job.limit},
             notes=_notes(data, chosen, cut, lost),
-            details={"sentences": rows},
+            details={"sentences": rows, "pictures": pictures},
         )
 
 
@@ -146,7 +150,7 @@ def probability_map(
 
 
 def _measure(
-    job: Job, data: AirSlt, chosen: Sequence[Sentence], tiled: Mapping[str, _Tiled], bank: Bank,
+    job: Job, chosen: Sequence[Sentence], tiled: Mapping[str, _Tiled], bank: Bank,
     texts: NDArray[np.float32], *, published: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = []
@@ -158,26 +162,28 @@ def _measure(
         figures = {name: getattr(found, key) for name, key, _ in _FIGURES}
         rows.append({"image": sentence.image, "caption": sentence.caption, **figures})
         job.progress(number + 1, len(chosen), "measuring maps")
-    if "pictures" in job.settings:
-        _draw(job, data, chosen, tiled, bank, texts, rows, published=published)
     return rows
 
 
-def _draw(
+def _pictures(
     job: Job, data: AirSlt, chosen: Sequence[Sentence], tiled: Mapping[str, _Tiled], bank: Bank,
     texts: NDArray[np.float32], rows: Sequence[Mapping[str, Any]], *, published: bool,
-) -> None:  # fmt: skip
-    from pathlib import Path
-
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return the best and the worst maps over their images."""
     from training.evaluation.layouts.airslt import read_picture
-    from training.evaluation.overlay import best_and_worst, draw
+    from training.evaluation.overlay import best_and_worst, overlaid
 
+    pictures = []
     for name, number in best_and_worst([row["Rmi"] for row in rows]):
         sentence, place = chosen[number], tiled[chosen[number].image]
         prob = probability_map(place.tiles, bank[place.rows] @ texts[number], job, published=published)
-        picture = read_picture(data.folder / sentence.image)
         scores = prob.astype(np.float32) / np.float32(255 if prob.dtype == np.uint8 else 1)
-        draw(Path(job.settings["pictures"]) / f"selo-{name}.png", picture, scores, sentence.regions)
+        pictures.append({
+            "title": sentence.image,
+            "caption": f"{name}: Rmi {rows[number]['Rmi']:.3f}. {sentence.caption}",
+            **overlaid(read_picture(data.folder / sentence.image), scores, sentence.regions),
+        })  # fmt: skip
+    return pictures
 
 
 def _dataset(data: AirSlt, chosen: Sequence[Sentence], tiles: int) -> Dataset:

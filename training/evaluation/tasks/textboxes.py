@@ -12,7 +12,6 @@ from affine import Affine
 from tiling.errors import UsageError
 from training.data.errors import DataError
 from training.evaluation.tasks import groundwork as ground
-from training.evaluation.tasks.point import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +58,7 @@ def heatmaps(job: Job, encoder: TorchEncoder, root: Path, image: str, queries: S
     width, height = picture_size(read_bytes(root, image), image)
     scene = BoxedScene(root, image, width, height, {})
     texts = encode_queries(encoder, queries)
-    gsds = number_of(job, "source_gsd"), number_of(job, "gsd")
+    gsds = ground.number_of(job, "source_gsd"), ground.number_of(job, "gsd")
     lattice = as_asked(scene, encoder, texts, *gsds, job.cache, job.cancel)
     rows, cols = lattice.odds.shape[1:]
     (left, top), (wide, high) = lattice.origin_xy_px, lattice.patch_xy_px
@@ -99,13 +98,18 @@ def picture_of(root: Path, image: str) -> dict[str, Any] | None:
         return None
 
 
+def effective(job: Job) -> dict[str, float | None]:
+    """Return :data:`SETTINGS` with the values that count; a threshold of None is the automatic one."""
+    return {"threshold": threshold_of(job), **ground.sizes(job, job.encoder(), program=True)}
+
+
 def threshold_of(job: Job) -> float | None:
     """Return the lowest score of a region, None for automatic ones.
 
     Raises:
         UsageError: It is no number between 0 and 1.
     """
-    value = number_of(job, "threshold")
+    value = ground.number_of(job, "threshold")
     if value is not None and value > 1:
         raise UsageError("the threshold is not between 0 and 1", measured=f"{value:g}")
     return value
