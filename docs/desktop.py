@@ -102,8 +102,7 @@ def inside() -> None:
         answered = bool(controller.answers.matches) and controller.runner.search is None
         failed = controller.runner.error is not None or time.monotonic() - started > PATIENCE_S
         if failed:
-            error = controller.runner.error
-            sys.stderr.write(f"no answer: {error}\n")
+            sys.stderr.write(f"no answer: {controller.runner.error}\n")
             window.grab().save(job["out"])
             end(1)
         elif answered:
@@ -115,6 +114,7 @@ def inside() -> None:
             QTimer.singleShot(250, wait)
 
     def shoot() -> None:
+        iface.messageBar().clearWidgets()  # QGIS's own notices lie over the map's upper edge
         window.grab().save(job["out"])
         end(0)
 

@@ -74,7 +74,8 @@ def _finish(report: dict[str, Any], *, as_json: bool) -> None:
     for item in report["queries"]:
         best = "nothing to see" if item["best_score"] is None else f"best {item['best_score']:.2f}"
         count = f"{item['count']} place{'' if item['count'] == 1 else 's'}"
-        known = "" if item["precision"] is None else f" ({item['precision']['above']:.0%} precision)"
+        right = item["precision"] and f"{item['precision']['above']:.0%}"
+        known = f" (about {right} of places at that limit are right)" if right else ""
         click.echo(f'"{shorten(item["query"], 80)}": {count} above {item["above"]:.2f}{known}, {best}')
         for kind in ("boxes", "heatmap", "picture"):
             if item[kind]:

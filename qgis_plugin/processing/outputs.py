@@ -27,6 +27,7 @@ from ..words import tr
 COLUMNS = {
     "query": "string",
     "score": "double",
+    "precision": "double",
     "rank": "integer",
     "area_m2": "double",
     "gsd_m": "double",

@@ -165,10 +165,13 @@ def test_ask_gives_matches_and_a_heatmap(engine, indexed_sample, tmp_path):
     layer = result["OUTPUT"]
     assert result["COUNT"] == layer.featureCount() > 3
     assert 0.5 < result["BEST_SCORE"] <= 1
-    assert [field.name() for field in layer.fields()] == ["query", "score", "rank", "area_m2", "gsd_m", "model"]
+    assert [field.name() for field in layer.fields()] == [
+        "query", "score", "precision", "rank", "area_m2", "gsd_m", "model",
+    ]  # fmt: skip
     assert layer.crs().authid() == "EPSG:28992"
     first = next(layer.getFeatures())
     assert (first["query"], first["model"]) == ("trees", "geoalign-s")
+    assert 0 < first["precision"] < 1
     assert first.geometry().isGeosEqual(QgsGeometry.fromRect(first.geometry().boundingBox()))
     raster = QgsRasterLayer(str(heatmap))
     assert raster.isValid()
