@@ -250,18 +250,28 @@ def test_a_client_that_reads_nothing_does_not_keep_the_engine(ended_by, slow_ras
 def test_sigterm_and_shutdown_end_the_process():
     with EngineProcess() as engine:
         engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(2) == 0
+        assert engine.process.wait(20) == 0
     with EngineProcess() as engine:
         assert engine.call("shutdown")["result"] == {}
-        assert engine.process.wait(2) == 0
+        assert engine.process.wait(20) == 0
 
 
 def test_what_libraries_print_stays_out_of_the_protocol(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, threading\nthreading.Timer(1.0, lambda: (os.write(1, b'noise\\n'), print('more noise'))).start()\n"
-    )
+    go = tmp_path / "go"
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, threading, time
+def chatter():
+    while not os.path.exists({str(go)!r}):
+        time.sleep(0.05)
+    os.write(1, b'noise\\n')
+    print('more noise', flush=True)
+    os.rename({str(go)!r}, {str(tmp_path / "gone")!r})
+threading.Thread(target=chatter, daemon=True).start()
+""")
     with EngineProcess(PYTHONPATH=f"{tmp_path}") as engine:
-        time.sleep(1.3)
+        go.touch()  # the engine has said hello
+        while go.exists():
+            time.sleep(0.05)
         assert engine.call("ping")["type"] == "result"
         engine.close_input()
     assert b"noise" in engine.stderr and b"more noise" in engine.stderr
