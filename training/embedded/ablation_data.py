@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DENSE_SETS = {"aircraft": "aircraft 0.5 m", "car": "vehicles 0.2 m"}
 """Held-out sets whose patches are scored."""
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Regions of the ablation: boxes in windows, the phrases that rules make of them, and what those could be mistaken for.
 
 A phrase has up to four parts, "a [size] [colour] <category> in the <position>": the size from the box in metres
-(aircraft only), the colour from the middle of the box, the position from the box's centre in its window. A hard
-negative changes exactly one part, so that it is false by construction.
+(aircraft only), the colour as the data set builder measures it, the position from the box's centre in its window. A
+hard negative changes exactly one part, so that it is false by construction.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from training.builder.appearance import colours_present, region_appearance
+from training.builder.lexicon import families
+from training.data.schema import Region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,19 +34,13 @@ CONFUSABLE = {
     "airplane": ("helicopter", "ship", "terminal building"), "car": ("truck", "bus", "container"),
     "swimming pool": ("tennis court", "pond", "trampoline"),
 }  # fmt: skip
-_OTHER_COLOURS = {
-    "white": ("black", "red", "blue"), "grey": ("red", "green"), "black": ("white", "yellow", "red"),
-    "red": ("blue", "white", "green"), "yellow": ("blue", "black"), "green": ("red", "white"),
-    "blue": ("red", "white", "yellow"),
-}  # fmt: skip
-"""A colour and others that it is not taken for."""
+_CONTRASTS = ("black", "white", "red", "blue", "green", "yellow")
+_MOST_CONTRASTS = 3
 _OPPOSITE = {"upper": "lower", "lower": "upper", "left": "right", "right": "left"}
 _SMALL_AIRCRAFT_M, _LARGE_AIRCRAFT_M = 37.0, 60.0
 """Quartiles of the aircraft of the training scenes."""
 _MARGIN = 0.1
 """A side is only named for a centre at least this share of the window away from the middle line (§1.7's rule)."""
-_HUES = ((20.0, "red"), (70.0, "yellow"), (165.0, "green"), (265.0, "blue"), (340.0, ""), (360.1, "red"))
-"""Upper ends of hue ranges in degrees; magenta and purple are left unnamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,9 @@ class Box:
     category: int
     size: str
     colour: str
+    """Empty where none is sure."""
+    contrasts: tuple[str, ...]
+    """Colours that it surely has not; none without a colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def place(box: Box, xyxy_px: NDArray[np.float64], side_px: int, *, visible: floa
     position = position_word(x, y)
     phrase = compose(box.size, box.colour, CATEGORIES[box.category], position)
     cut = (float(inside[0]), float(inside[1]), float(inside[2]), float(inside[3]))
-    return Placed(box, cut, phrase, negatives(box.size, box.colour, CATEGORIES[box.category], position))
+    return Placed(box, cut, phrase, negatives(box, position))
 
 
 def position_word(x: float, y: float) -> str:
@@ -103,11 +104,12 @@ def compose(size: str, colour: str, category: str, position: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words} in the {position}"
 
 
-def negatives(size: str, colour: str, category: str, position: str) -> tuple[tuple[str, str], ...]:
+def negatives(box: Box, position: str) -> tuple[tuple[str, str], ...]:
     """Return (text, rule) of every phrase with exactly one part replaced by one that does not hold."""
+    size, colour, category = box.size, box.colour, CATEGORIES[box.category]
     other_size = {"small": "large", "large": "small"}.get(size)
     result = [(compose(other_size, colour, category, position), "attribute")] if other_size else []
-    result += [(compose(size, other, category, position), "attribute") for other in _OTHER_COLOURS.get(colour, ())]
+    result += [(compose(size, other, category, position), "attribute") for other in box.contrasts]
     words = position.split()
     flips = [[_OPPOSITE.get(word, word) for word in words]]
     flips += [[_OPPOSITE[word] if word == turned else word for word in words] for turned in words if len(words) == 2]
@@ -125,22 +127,25 @@ def size_word(category: int, length_m: float) -> str:
     return "small" if length_m < _SMALL_AIRCRAFT_M else "large" if length_m > _LARGE_AIRCRAFT_M else ""
 
 
-def colour_word(pixels: NDArray[np.uint8]) -> str:
-    """Name the median colour of the middle half of uint8 RGB pixels (H, W, 3), or return "" for a doubtful one."""
-    height, width = pixels.shape[:2]
-    middle = pixels[height // 4 : height - height // 4, width // 4 : width - width // 4].reshape(-1, 3)
-    red, green, blue = (float(value) / 255 for value in np.median(middle, axis=0))
-    high, low = max(red, green, blue), min(red, green, blue)
-    saturation = (high - low) / max(high, 1e-9)
-    if high < 0.2:
-        return "black"
-    if saturation < 0.15:
-        return "white" if high > 0.7 else "grey" if 0.3 < high < 0.6 else ""
-    if saturation < 0.3:
-        return ""
-    spread = high - low
-    hue = {red: (green - blue) / spread % 6, green: (blue - red) / spread + 2, blue: (red - green) / spread + 4}[high]
-    return next(name for end, name in _HUES if 60 * hue < end)
+def colours(
+    image: NDArray[np.uint8], xyxy_px: Sequence[int], tint: NDArray[np.float32]
+) -> tuple[str, tuple[str, ...]]:  # fmt: skip
+    """Name the colour of a box, or return "" for a doubtful one, and up to three colours that it surely has not.
+
+    Args:
+        image: The whole picture (H, W, 3).
+        xyxy_px: The box.
+        tint: Of the picture (:func:`training.builder.colours.tint_of`).
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = xyxy_px
+    region = Region(bbox=(x0 / width, y0 / height, x1 / width, y1 / height))
+    look = region_appearance(image, region, tint)
+    colour = look.colour if look else None
+    if not colour:
+        return "", ()
+    possible = set(families()[0].alternatives(colour)) - colours_present(image, region)
+    return colour, tuple(name for name in _CONTRASTS if name in possible)[:_MOST_CONTRASTS]
 
 
 @lru_cache(maxsize=8)

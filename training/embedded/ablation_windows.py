@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.builder.colours import tint_of
 from training.data.images import resize
-from training.embedded.ablation_regions import Box, Placed, colour_word, place, size_word
+from training.embedded.ablation_regions import Box, Placed, colours, place, size_word
 from training.embedded.corpus import training_sets
 from training.embedded.data import decode, read_aircraft, read_chips, read_vehicles
 from training.embedded.evaluate import held_out_sets
@@ -64,21 +65,20 @@ def read_objects(data: Path, progress: Progress) -> Objects:
     boxes: dict[str, tuple[Box, ...]] = {}
     for done, (item, category) in enumerate(images, start=1):
         pixels = decode(item.path.read_bytes())
-        found = []
+        found, tint = [], tint_of(pixels)
         for number, xyxy in enumerate(item.boxes_xyxy_px):
             x0, y0, x1, y1 = np.clip(xyxy.round().astype(int), 0, [*pixels.shape[1::-1]] * 2).tolist()
             if x1 <= x0 or y1 <= y0:
                 continue
             size = size_word(category, max(x1 - x0, y1 - y0) * AIRCRAFT_GSD_M)
-            colour = colour_word(pixels[y0:y1, x0:x1])
             key = f"{item.path.name}#{number}@{x0},{y0},{x1},{y1}"
-            found.append(Box(key, (x0, y0, x1, y1), category, size, colour))
+            found.append(Box(key, (x0, y0, x1, y1), category, size, *colours(pixels, (x0, y0, x1, y1), tint)))
         boxes[item.path.name] = tuple(found)
         progress(done, len(images), "reading boxes")
     chips = read_chips(data)
     for chip in chips:
         height, width = chip.image.shape[:2]
-        box = Box(chip.name, (0, 0, width, height), _POOL, "", colour_word(chip.image))
+        box = Box(chip.name, (0, 0, width, height), _POOL, "", "", ())  # nobody knows where in a chip the pool lies
         boxes[chip.name] = (box,) if chip.pool else ()
     names = {side: tuple(chip.name for chip in chips if chip.held_out == side) for side in (False, True)}
     return Objects(boxes, names)
