@@ -371,6 +371,24 @@ def test_crops_show_their_boxes(config):
         assert sample.image[:, top + 2 : bottom - 2, left + 2 : right - 2].min() > 200
 
 
+def test_colours_change_for_image_and_crop_apart_and_repeat_with_the_seed(config):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    record = _boxes((0.0, 0.0, 1.0, 1.0))
+    changed = {"jitter": (0.4, 0.4, 0.2, 0.1), "jitter_share": 1.0}
+
+    def sample(**data):
+        return _one(config, record, image, loss={"consistency": 1.0}, crops="regions", seed=4, **data)
+
+    plain, one, other = sample(), sample(**changed), sample(**changed)
+    assert torch.equal(plain.image, plain.crops[0])
+    assert torch.equal(one.image, other.image) and torch.equal(one.crops[0], other.crops[0])
+    assert not torch.equal(one.image, plain.image)
+    assert not torch.equal(one.image, one.crops[0])
+    assert one.boxes == plain.boxes
+    grey = sample(grey_share=1.0)
+    assert torch.equal(grey.image[0], grey.image[2]) and torch.equal(grey.crops[0][0], grey.crops[0][2])
+
+
 @given(st.integers(0, 3), st.booleans())
 def test_boxes_turn_with_their_image(quarters, mirrored):
     image = np.zeros((20, 30, 3), np.uint8)

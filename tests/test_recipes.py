@@ -70,6 +70,15 @@ def test_published_numbers():
     }  # fmt: skip
 
 
+def test_published_colour_jitter():
+    """seed_systems §2.3: FarSLIP's path without random crops alone."""
+    found = {name: load_recipe(name).data for name in ("geoalign-stage2-b16", "farslip-stage1", "farslip-stage2")}
+    assert {name: (data.jitter_share, data.grey_share) for name, data in found.items()} == {
+        "geoalign-stage2-b16": (0.0, 0.0), "farslip-stage1": (0.0, 0.0), "farslip-stage2": (0.8, 0.2),
+    }  # fmt: skip
+    assert found["farslip-stage2"].jitter == (0.4, 0.4, 0.2, 0.1)
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -94,6 +103,10 @@ def test_published_numbers():
         ("data.flips=1", "data.flips must be true or false"),
         ("data.crop_scale=[1, 2, 3]", "data.crop_scale must be a list of 2 numbers"),
         ("data.crop_scale=[0.7, 0.3]", "data.crop_scale must be two shares"),
+        ("data.jitter=[0.4, 0.4, 0.2]", "data.jitter must be a list of 4 numbers"),
+        ("data.jitter=[0.4, -0.4, 0.2, 0.1]", "data.jitter must be four numbers of 0 or more"),
+        ("data.jitter=[0.4, 0.4, 0.2, 0.6]", "data.jitter must be four numbers, the last (hue) at most 0.5"),
+        ("data.grey_share=1.5", "data.grey_share must be from 0 to 1"),
         ("data.crops=none", "loss.consistency needs the crops of regions"),
         ("data.crops=random", "needs the crops of regions"),
         ("data.max_regions=0", "needs regions"),

@@ -138,6 +138,13 @@ class DataRecipe:
     category_template: str = "a satellite image of {}"
     flips: bool = False
     """Flips and quarter turns. Off by default: captions and phrases say left, right, upper, lower."""
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Brightness, contrast, saturation, hue of images and crops, each for itself (torchvision's ``ColorJitter``). Off
+    by default: captions and phrases name colours."""
+    jitter_share: float = 0.0
+    """Probability of it."""
+    grey_share: float = 0.0
+    """Probability of grey, after the jitter."""
     workers: int = 2
 
 

@@ -30,6 +30,7 @@ from tiling.errors import UsageError
 from training.batch import Batch
 from training.data.errors import DataError
 from training.loop.crops import Box, cut, random_box, sanitised, turned, turned_box
+from training.loop.photometric import Photometric
 from training.losses.inputs import one_of
 from training.model.objective import Needs
 
@@ -83,6 +84,8 @@ class Reader:
     def __init__(self, recipe: Recipe, config: ModelConfig, category_names: Sequence[str] = ()) -> None:
         self.data, self.needs, self.preprocess = recipe.data, Needs.of(recipe), config.preprocess
         self.categories_alone = not (recipe.loss.region > 0 or recipe.loss.hard_negative > 0)
+        changed = self.data.jitter_share > 0 or self.data.grey_share > 0
+        self.colours = Photometric(self.data.jitter, self.data.jitter_share, self.data.grey_share) if changed else None
         self._numbers: Mapping[str, int] = {name: number for number, name in enumerate(category_names)}
         pad = str(config.text_cfg.get("pad", "zero"))
         context = int(config.text_cfg.get("context_length", SHORT) or SHORT)
@@ -113,7 +116,7 @@ class Reader:
         """
         quarters, mirrored = (int(rng.integers(4)), bool(rng.integers(2))) if self.data.flips else (0, False)
         image = turned(image, quarters, mirrored)
-        sample = Sample(key, self._square(image))
+        sample = Sample(key, self._seen(image, rng))
         if self.needs.brief or self.needs.detailed:
             self._captions(sample, record, rng)
         if not self.needs.boxes:
@@ -123,6 +126,11 @@ class Reader:
         else:
             self._regions(sample, record, image, rng, quarters, mirrored)
         return sample
+
+    def _seen(self, image: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
+        """Return an image or a crop as the tower gets it."""
+        square = self._square(image)
+        return square if self.colours is None else self.colours(square, rng)
 
     def _square(self, image: NDArray[np.uint8]) -> torch.Tensor:
         pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
@@ -148,7 +156,7 @@ class Reader:
         for _ in range(self.data.max_regions):
             box = random_box(rng, width, height, self.data.crop_scale, self.data.crop_ratio)
             sample.boxes.append(box)
-            sample.crops.append(self._square(cut(image, box)))
+            sample.crops.append(self._seen(cut(image, box), rng))
             sample.categories.append(-1)
 
     def _regions(
@@ -176,7 +184,7 @@ class Reader:
             sample.boxes.append(own)
             sample.categories.append(self._category(region))
             if self.needs.crops:
-                sample.crops.append(self._square(cut(image, own, self.data.crop_context)))
+                sample.crops.append(self._seen(cut(image, own, self.data.crop_context), rng))
 
     def _valid(self, region: Region, width: int, height: int, skipped: Counter[str]) -> Box | None:
         """Return a region's box if the region can be learnt from, else count why not."""
