@@ -329,6 +329,18 @@ def test_a_mean_lacks_no_set_and_takes_none_twice():
     assert "\n- No mean of ours" in markdown([table])  # no row refers to it by number
 
 
+def test_a_mean_is_of_results_that_were_measured_alike():
+    all_eight = of_sets("farslip-segmentation", range(8))
+    odd = [replace(item, settings={"limit": 5}) for item in all_eight[:2]]
+    *_, table = beside([*odd, *all_eight[2:]])
+    assert {row.origin for row in table.rows} == {"printed"}
+    told = [note for note in table.notes if note.startswith("No mean of")]
+    assert told == ["No mean of ours: its results differ in settings from set to set."]
+    *_, table = beside([*odd, *all_eight])  # two further results take nothing away
+    assert [row.cells[0].value for row in table.rows if row.origin == "measured"] == [3.5]
+    assert not [note for note in table.notes if note.startswith("No mean of")]
+
+
 def test_means_of_settings_are_not_mixed():
     """Each threshold has a mean of its own, and the one that is not the protocol's is not compared."""
     plain = of_sets("farslip-segmentation", range(8))

@@ -208,29 +208,45 @@ def _means(groups: Mapping[tuple[str, str], Sequence[Result]]) -> list[Table]:
 
 
 def _mean_rows(mine: Mapping[str, Sequence[Result]], column: Column, head: Head, notes: _Notes) -> list[TableRow]:
-    """Return the mean of each model that has one result of every set; a note says what the others lack."""
-    models: dict[object, dict[str, list[Result]]] = {}
+    """Return each model's mean over one result of every set, all measured alike; a note says what others lack."""
+    models: dict[object, dict[tuple[str, ...], dict[str, list[Result]]]] = {}
     for dataset, results in mine.items():
         for result in results:
             model = None if result.model is None else replace(result.model, device="")
-            models.setdefault((model, departures(result)), {}).setdefault(dataset, []).append(result)
-    names = told_apart([next(iter(parts.values()))[0] for parts in models.values()])
+            models.setdefault(model, {}).setdefault(departures(result), {}).setdefault(dataset, []).append(result)
+    whole: list[dict[str, list[Result]]] = []
+    lacking: list[tuple[Result, str]] = []
+    for ways in models.values():
+        complete = [parts for parts in ways.values() if not _lack([parts], column, head)]
+        whole += complete
+        if not complete:
+            lacking.append((_first(next(iter(ways.values()))), _lack(list(ways.values()), column, head)))
     rows: list[TableRow] = []
-    lacking: list[str] = []
-    for name, parts in zip(names, models.values(), strict=True):
-        values = {key: _cell(_metrics(results[0]).get(spelling(column.metric)), head).value
-                  for key, results in parts.items()}  # fmt: skip
-        lost = [dataset_title(key) for key in column.sets if values.get(key) is None]
-        twice = [dataset_title(key) for key, results in parts.items() if len(results) > 1]
-        if lost:
-            lacking.append(f"No mean of {name}: there is no result of {_listed(lost)}.")
-        elif twice:
-            lacking.append(f"No mean of {name}: there are several results of {_listed(twice)}.")
-        else:
-            rows.append(_mean_row(name, [parts[key][0] for key in column.sets], list(values.values()), notes))
-    for line in lacking:  # behind those that a row refers to
-        notes.number(line)
+    for name, parts in zip(told_apart([_first(parts) for parts in whole]), whole, strict=True):
+        values = [_value(parts[key][0], column, head) for key in column.sets]
+        rows.append(_mean_row(name, [parts[key][0] for key in column.sets], values, notes))
+    # Behind those that a row refers to.
+    for name, (_, lack) in zip(told_apart([result for result, _ in lacking]), lacking, strict=True):
+        notes.number(f"No mean of {name}: {lack}.")
     return rows
+
+
+def _first(parts: Mapping[str, Sequence[Result]]) -> Result:
+    return next(iter(parts.values()))[0]
+
+
+def _value(result: Result, column: Column, head: Head) -> float | None:
+    return _cell(_metrics(result).get(spelling(column.metric)), head).value
+
+
+def _lack(ways: Sequence[Mapping[str, Sequence[Result]]], column: Column, head: Head) -> str:
+    """Return why results, given by how they were measured and by set, have no mean; nothing where they have one."""
+    found = {key for parts in ways for key, results in parts.items() if _value(results[0], column, head) is not None}
+    if lost := [dataset_title(key) for key in column.sets if key not in found]:
+        return f"there is no result of {_listed(lost)}"
+    if twice := {dataset_title(key) for parts in ways for key, results in parts.items() if len(results) > 1}:
+        return f"there are several results of {_listed(twice)}"
+    return "its results differ in settings from set to set" if len(ways) > 1 else ""
 
 
 def _mean_row(name: str, results: Sequence[Result], values: Sequence[float | None], notes: _Notes) -> TableRow:
