@@ -339,6 +339,18 @@ def test_a_mean_is_of_results_that_were_measured_alike():
     *_, table = beside([*odd, *all_eight])  # two further results take nothing away
     assert [row.cells[0].value for row in table.rows if row.origin == "measured"] == [3.5]
     assert not [note for note in table.notes if note.startswith("No mean of")]
+    limits = [replace(item, settings={"limit": 5 + place}) for place, item in enumerate(all_eight)]
+    *_, table = beside(limits)
+    assert {row.origin for row in table.rows} == {"printed"}
+    assert any("differ in settings" in note for note in table.notes)
+
+
+def test_a_model_without_a_mean_is_told_from_its_namesake():
+    whole = of_sets("farslip-segmentation", range(8))
+    other = [replace(item, model=replace(item.model, precision="bfloat16")) for item in whole[:6]]
+    *_, table = beside([*whole, *other])
+    assert [row.name for row in table.rows if row.origin == "measured"] == ["ours, precision float32"]
+    assert any(note.startswith("No mean of ours, precision bfloat16: there is no result of") for note in table.notes)
 
 
 def test_means_of_settings_are_not_mixed():

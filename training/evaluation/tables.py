@@ -209,30 +209,33 @@ def _means(groups: Mapping[tuple[str, str], Sequence[Result]]) -> list[Table]:
 
 def _mean_rows(mine: Mapping[str, Sequence[Result]], column: Column, head: Head, notes: _Notes) -> list[TableRow]:
     """Return each model's mean over one result of every set, all measured alike; a note says what others lack."""
-    models: dict[object, dict[tuple[str, ...], dict[str, list[Result]]]] = {}
+    models: dict[object, dict[object, dict[str, list[Result]]]] = {}
     for dataset, results in mine.items():
         for result in results:
             model = None if result.model is None else replace(result.model, device="")
-            models.setdefault(model, {}).setdefault(departures(result), {}).setdefault(dataset, []).append(result)
-    whole: list[dict[str, list[Result]]] = []
-    lacking: list[tuple[Result, str]] = []
+            models.setdefault(model, {}).setdefault(_way(result), {}).setdefault(dataset, []).append(result)
+    shown: list[tuple[dict[str, list[Result]], str]] = []
     for ways in models.values():
-        complete = [parts for parts in ways.values() if not _lack([parts], column, head)]
-        whole += complete
-        if not complete:
-            lacking.append((_first(next(iter(ways.values()))), _lack(list(ways.values()), column, head)))
+        whole = [parts for parts in ways.values() if not _lack([parts], column, head)]
+        most = max(ways.values(), key=len)
+        shown += [(parts, "") for parts in whole] or [(most, _lack(list(ways.values()), column, head))]
     rows: list[TableRow] = []
-    for name, parts in zip(told_apart([_first(parts) for parts in whole]), whole, strict=True):
-        values = [_value(parts[key][0], column, head) for key in column.sets]
-        rows.append(_mean_row(name, [parts[key][0] for key in column.sets], values, notes))
-    # Behind those that a row refers to.
-    for name, (_, lack) in zip(told_apart([result for result, _ in lacking]), lacking, strict=True):
-        notes.number(f"No mean of {name}: {lack}.")
+    lacking: list[str] = []
+    names = told_apart([next(iter(parts.values()))[0] for parts, _ in shown])
+    for name, (parts, lack) in zip(names, shown, strict=True):
+        if lack:
+            lacking.append(f"No mean of {name}: {lack}.")
+        else:
+            results = [parts[key][0] for key in column.sets]
+            rows.append(_mean_row(name, results, [_value(result, column, head) for result in results], notes))
+    for line in lacking:  # behind those that a row refers to
+        notes.number(line)
     return rows
 
 
-def _first(parts: Mapping[str, Sequence[Result]]) -> Result:
-    return next(iter(parts.values()))[0]
+def _way(result: Result) -> object:
+    """Return in what a result departs from its protocol: names and values; each set has files of its own."""
+    return tuple((name, "" if name in result.files else str(result.settings.get(name))) for name in departures(result))
 
 
 def _value(result: Result, column: Column, head: Head) -> float | None:
@@ -241,7 +244,10 @@ def _value(result: Result, column: Column, head: Head) -> float | None:
 
 def _lack(ways: Sequence[Mapping[str, Sequence[Result]]], column: Column, head: Head) -> str:
     """Return why results, given by how they were measured and by set, have no mean; nothing where they have one."""
-    found = {key for parts in ways for key, results in parts.items() if _value(results[0], column, head) is not None}
+    found = {
+        key for parts in ways for key, results in parts.items()
+        if any(_value(result, column, head) is not None for result in results)
+    }  # fmt: skip
     if lost := [dataset_title(key) for key in column.sets if key not in found]:
         return f"there is no result of {_listed(lost)}"
     if twice := {dataset_title(key) for parts in ways for key, results in parts.items() if len(results) > 1}:
