@@ -144,6 +144,17 @@ def test_another_recipe_is_named(begun):
     resume(begun, moved)  # the records' digest and the checkpoint's weights decide, not their paths
 
 
+def test_a_run_that_is_older_than_a_key_goes_on_with_its_default(begun):
+    state = begun / "checkpoints" / "step-00000003" / "state.json"
+    told = json.loads(state.read_text())
+    for name in ("jitter", "jitter_share", "grey_share"):
+        del told["recipe"]["data"][name]
+    state.write_text(json.dumps(told))
+    with pytest.raises(CheckpointError, match=r"data.grey_share is 0.0 there, 0.2 here"):
+        resume(begun, replace(recipe_of(steps=3), data=DataRecipe(grey_share=0.2)))
+    assert resume(begun, recipe_of(steps=3)).step == 3
+
+
 def test_other_data_are_named(begun):
     with pytest.raises(CheckpointError, match="digest is d1 there, d2 here"):
         resume(begun, recipe_of(steps=3), data="d2")

@@ -24,6 +24,7 @@ from tiling.files import atomic_file, atomic_folder, fsync_path, write_error
 from training.loop import random_state
 from training.loop.engine import State
 from training.loop.failures import CheckpointError
+from training.recipe import ModelRecipe, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.loop.engine import Engine
-    from training.recipe import Recipe
 
 _FORMAT = 1
 _STEP = re.compile(r"step-(\d{8,})")
@@ -267,7 +267,9 @@ def _fill(path: Path, engine: Engine, weights: Any, moments: Any) -> None:  # no
 
 
 def _compare(path: Path, state: dict[str, Any], recipe: Recipe, data: str) -> None:
-    there, here = _flat(state["recipe"]), _flat(json.loads(json.dumps(asdict(recipe))))
+    unset = Recipe(name="", model=ModelRecipe(init=""))
+    plain, here = (_flat(json.loads(json.dumps(asdict(item)))) for item in (unset, recipe))
+    there = plain | _flat(state["recipe"])  # a key that is younger than the run changed nothing in it, as by default
     differ = [
         f"{name} is {json.dumps(there.get(name))} there, {json.dumps(here.get(name))} here"
         for name in sorted(there.keys() | here.keys())
