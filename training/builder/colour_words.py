@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from training.builder.colours import COLOURS
-from training.builder.lexicon import categories, families
+from training.builder.lexicon import categories, colour_family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ def colour_words(text: str) -> tuple[str, ...]:
     """Return the colours said of the thing itself: before the first class that is named; none without a class."""
     head = categories().head(text)
     words = re.findall(r"[a-z]+", text[: head[1]].lower()) if head else []
-    return tuple(word for word in words if families()[0].alternatives(word))
+    return tuple(word for word in words if colour_family().alternatives(word))
 
 
 def may_be(word: str, shown: Iterable[str], *, shaded: bool = True) -> bool:
@@ -32,7 +32,7 @@ def may_be(word: str, shown: Iterable[str], *, shaded: bool = True) -> bool:
         shown: Names of :data:`training.builder.colours.COLOURS`.
         shaded: Whether shade or glare may have made gray of black and white.
     """
-    colours = families()[0]
+    colours = colour_family()
     own = next((synonyms for synonyms in colours.members if word in synonyms), ())
     measured = set(own) & set(COLOURS)
 

@@ -134,6 +134,12 @@ def families() -> tuple[Family, ...]:
 
 
 @cache
+def colour_family() -> Family:
+    """Return the family of colour words."""
+    return next(family for family in families() if family.kind == "colour")
+
+
+@cache
 def attribute_families(word: str) -> tuple[Family, ...]:
     """Return the families that know a word: one, but for words marked ``shared``."""
     return tuple(family for family in families() if any(word in synonyms for synonyms in family.members))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from training.builder.appearance import colours_present, region_appearance
-from training.builder.lexicon import families
+from training.builder.lexicon import colour_family
 from training.data.schema import Region
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def colours(
     colour = look.colour if look else None
     if not colour:
         return "", ()
-    possible = set(families()[0].alternatives(colour)) - colours_present(image, region)
+    possible = set(colour_family().alternatives(colour)) - colours_present(image, region)
     return colour, tuple(name for name in _CONTRASTS if name in possible)[:_MOST_CONTRASTS]
 
 
