@@ -188,8 +188,8 @@ def test_cancel_while_embedding_and_heartbeats(slow_raster, tmp_path):
         engine.result("warm")
         job = engine.send("index", source={"path": str(slow_raster)})
         waiting = engine.send("index", source={"path": str(slow_raster)})
-        seen = engine.until(job, kinds=("heartbeat",))
-        assert seen[-1][1]["seconds"] > 0
+        first, seen = (engine.until(job, kinds=("heartbeat",)) for _ in range(2))
+        assert 0 <= first[-1][1]["seconds"] < seen[-1][1]["seconds"]  # the first may come as the job begins
         while seen[-1][1].get("stage") != "embedding":
             seen = engine.until(job, kinds=("progress",))
         engine.raw(json.dumps({"v": 1, "id": job, "op": "index", "args": {}}).encode() + b"\n")
