@@ -137,13 +137,14 @@ def text_pairs(
         base = vectoriser.fit_transform(train)
     except ValueError:  # not one word among the training texts
         return []
+    base_by_word = base.T.tocsr()
     queries = vectoriser.transform(test)
     by_words = np.zeros(len(test), np.int64)
     height = max(BLOCK_SCORES // (2 * len(train)), 1)
     for top in range(0, len(test), height):
         if cancel is not None:
             cancel.check()
-        by_words[top : top + height] = (queries[top : top + height] @ base.T).toarray().argmax(axis=1)
+        by_words[top : top + height] = (queries[top : top + height] @ base_by_word).toarray().argmax(axis=1)
 
     def words(other: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(queries.multiply(base[other]).sum(axis=1)).ravel().astype(np.float64)
