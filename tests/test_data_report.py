@@ -140,6 +140,14 @@ def test_files_without_records_are_errors(tmp_path, capsys):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize("step", ["quality", "caption", "negatives", "check", "export"])
+def test_a_step_without_records_says_so_and_writes_nothing(step, tmp_path, capsys):
+    empty = put(tmp_path / "empty.jsonl", "\n")
+    assert run_cli(cli, [step, str(empty), "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.strip() == (f"error: {empty}: holds no records; make some with geoalign-data import")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stopped_check_promises_no_state(tmp_path):
     put(tmp_path / "records.jsonl", [RSFG] * 1000)
     start = "from training.builder import command, steps; from training.data import validate; "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tiling.progress import CancelToken, Progress
     from training.builder.negatives import Similarity
     from training.builder.steps import Step, StepReport
+    from training.data.dataset import RsfgDataset
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _PATH = click.Path(path_type=Path)
@@ -72,11 +73,23 @@ def _tell(reports: list[StepReport], report: Path | None) -> None:
 def _run(step: Step, data: tuple[Path, ...], out: Path, workers: int, progress: Progress, cancel: CancelToken,
          *, overwrite: bool) -> StepReport:  # fmt: skip
     from training.builder.steps import run_step
-    from training.data.dataset import RsfgDataset
 
     return run_step(
-        step, RsfgDataset(data), out, workers=workers, progress=progress, cancel=cancel, overwrite=overwrite
+        step, _filled(data), out, workers=workers, progress=progress, cancel=cancel, overwrite=overwrite
     )  # fmt: skip
+
+
+def _filled(data: tuple[Path, ...]) -> RsfgDataset:
+    """Open records; none at all is the sign of a wrong path or of a step before that dropped everything."""
+    from training.data.dataset import RsfgDataset
+    from training.data.errors import DataError
+
+    dataset = RsfgDataset(data)
+    if not len(dataset):
+        raise DataError(
+            "holds no records", path=", ".join(map(str, data)), remedy="make some with geoalign-data import"
+        )
+    return dataset
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -337,15 +350,9 @@ def validate(data: tuple[Path, ...], images: bool, report: Path | None) -> int:
 @click.option("-o", "--out", type=_PATH, required=True, help="HTML file to write.")
 def stats(data: tuple[Path, ...], out: Path) -> None:
     """Write one HTML page on what DATA holds, with pictures."""
-    from training.data.dataset import RsfgDataset
-    from training.data.errors import DataError
     from training.data.statistics_page import statistics, write_report
 
-    dataset = RsfgDataset(data)
-    if not len(dataset):
-        raise DataError(
-            "holds no records", path=", ".join(map(str, data)), remedy="make some with geoalign-data import"
-        )
+    dataset = _filled(data)
     with _working(_ANEW) as (progress, _):
         write_report(statistics(dataset, progress=progress), dataset, out)
     click.echo(str(out))
@@ -358,11 +365,10 @@ def stats(data: tuple[Path, ...], out: Path) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace archives that are there.")
 def export(data: tuple[Path, ...], out: Path, samples: int, overwrite: bool) -> None:
     """Write DATA as tar shards, pictures included."""
-    from training.data.dataset import RsfgDataset
     from training.data.stream import write_shards
 
     with _working("add --overwrite to begin anew") as (progress, _):
-        files = write_shards(out, RsfgDataset(data), samples=samples, progress=progress, overwrite=overwrite)
+        files = write_shards(out, _filled(data), samples=samples, progress=progress, overwrite=overwrite)
     click.echo(f"{len(files)} archives in {out}")
 
 
