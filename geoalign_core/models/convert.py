@@ -24,6 +24,7 @@ from geoalign_core.models.describe import count_parts
 from geoalign_core.models.families import families, find_published
 from geoalign_core.models.identify import Clues, Identity, identify, name_architecture
 from geoalign_core.models.layout import Weights, internal, some, unexpected
+from geoalign_core.models.retrained import copy_into_store, is_retrained, record_of
 from geoalign_core.models.source import Source, find_weights, of_one_part
 from geoalign_core.models.store import (
     CONFIG_NAME,
@@ -63,7 +64,7 @@ class ImportReport:
     folder: Path
     config: ModelConfig
     layout: str
-    """``openai``, ``custom-text`` (open_clip's ``text.*``) or ``hf``."""
+    """``openai``, ``custom-text`` (open_clip's ``text.*``), ``hf``, or ``embedded`` for the package's own kind."""
     activation_from: str
     """Who decided the activation: ``family``, ``config`` or ``asked``."""
     dropped: tuple[str, ...]
@@ -92,8 +93,8 @@ def import_checkpoint(
     """Bring a checkpoint into the store. The same one again, with the same choices, costs a hash of the file.
 
     Args:
-        source: A file (safetensors, torch.save) or a folder (open_clip's hub layout, Hugging Face's, or
-            the store's). Its content decides what it is, never its name.
+        source: A file (safetensors, torch.save) or a folder (open_clip's hub layout, Hugging Face's, the store's, or
+            that of ``geoalign-train align``). Its content decides what it is, never its name.
         family: One of :func:`geoalign_core.models.families.families`; needed where the weights do not tell.
         activation: ``gelu`` or ``quick_gelu``; alone, it makes the model one of the family ``openclip``.
         name: The name in the store; else a label made of the file's name. A published model's name says that this is
@@ -110,6 +111,13 @@ def import_checkpoint(
             family's rules, not the expected model, or its name is taken by something else.
         OutputWriteError: The store cannot be written; nothing is left behind.
     """
+    if is_retrained(source):
+        if family not in (None, "embedded") or activation or context or expected:
+            raise ModelError(
+                "is a model of the embedded kind, which is what it is", path=source,
+                remedy="leave --family, --activation and --context out",
+            )  # fmt: skip
+        return _bring_in(source, name, store or models_dir())
     found = find_weights(source)
     if expected is None and name is not None and (published := find_published(name)) is not None:
         expected = published[1]
@@ -140,6 +148,27 @@ def import_checkpoint(
         folder, config, model.weights.layout, model.identity.activation_from, model.weights.dropped, model.change,
         there is not None, count_parts({key: tuple(value.shape) for key, value in model.tensors.items()})["total"],
     )  # fmt: skip
+
+
+def _bring_in(source: Path, name: str | None, store: Path) -> ImportReport:
+    """Copy what ``geoalign-train align`` wrote into the store."""
+    from geoalign_core.models.describe import describe
+    from geoalign_core.models.registry import locate, read_provenance, refuse_changed
+
+    given = locate(str(source.expanduser().absolute()))
+    refuse_changed(given)
+    facts = read_provenance(given) or {}
+    name = _choose_name(name, None, Source(given.folder / CONFIG_NAME, folder=True))
+    if find_published(name) is not None:
+        raise ModelError(f"{name} is the name of a published model", remedy="choose another --name")
+    _refuse_other_family(name, "embedded")
+    config, folder = dataclasses.replace(given.config, name=name), store / name
+    record = record_of(config, facts)
+    with locked(import_lock(store, name)):
+        there = _already_there(folder, config, record)
+        config = there or copy_into_store(given.folder, folder, config, facts)
+    parameters = describe(str(folder)).parameters["total"]
+    return ImportReport(folder, config, "embedded", "family", (), "", there is not None, parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,16 +245,21 @@ def _refuse_other_family(name: str, family: str) -> None:
         )
 
 
+def label(text: str) -> str:
+    """Return a model's name made of any text, other than that of a published or packaged model."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:90] or "model"
+    if find_published(name) is not None or (CONFIG_DIR / f"{name}.json").exists():
+        name += "-own"  # only who gives a published name on purpose says that this is that model
+    return name
+
+
 def _choose_name(name: str | None, expected: Published | None, found: Source) -> str:
     """Return the name in the store. A file's name serves as a label only; nothing is concluded from it."""
     if name is None and expected is not None:
         name = expected.name
     if name is None:
         stem = found.weights.stem
-        label = found.weights.resolve().parent.name if found.folder or _GENERIC.fullmatch(stem) else stem
-        name = re.sub(r"[^a-z0-9._-]+", "-", label.lower()).strip("-._")[:90] or "model"
-        if find_published(name) is not None or (CONFIG_DIR / f"{name}.json").exists():
-            name += "-own"  # only who gives a published name on purpose says that this is that model
+        name = label(found.weights.resolve().parent.name if found.folder or _GENERIC.fullmatch(stem) else stem)
     if not NAME.fullmatch(name):
         raise ModelError(
             f"{name!r} cannot be a model's name", remedy="use letters, digits, dots, dashes and underscores: --name"

@@ -74,6 +74,7 @@ def _describe_installed(found: Located) -> Description:
     provenance = registry.read_provenance(found)
     if found.weights:
         check_weights(found, provenance)
+    if not found.packaged:
         registry.refuse_changed(found, CONFIG_NAME)
     counts = count_parts(shapes_of(found)) if found.weights else _embedded_parts(found)
     pixels, tables = config.preprocess, str(config.text_cfg.get("tables", "-"))

