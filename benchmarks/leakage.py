@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.05)
     parser.add_argument("--model", help="encoder of meaning; without one only surfaces are compared")
     asked = parser.parse_args()
-    train, test = int(TRAIN * asked.scale), int(TEST * asked.scale)
+    train, test = (max(int(count * asked.scale), EACH) for count in (TRAIN, TEST))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         known = write(root / "train", train, picture, caption)
