@@ -14,8 +14,9 @@ from geoalign_core.errors import ModelError
 from geoalign_core.models.convert import import_checkpoint
 from geoalign_core.models.embedded import HEAD_NAME
 from geoalign_core.models.registry import WEIGHTS_DIR, list_models, load_encoder, sha256_of, verify_model
+from geoalign_core.models.retrained import write_description
 from tiling.clikit import run_cli
-from training.embedded.package import PACKAGE, copy_towers, load_config, write_config
+from training.embedded.package import PACKAGE, copy_towers, load_config, load_model, write_config
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (2, 3, 56, 56), np.uint8)
 
@@ -97,6 +98,59 @@ def test_the_store_refuses_names_that_mean_something_else(model, store):
         import_checkpoint(model, family="farslip", name="b")
 
 
+def test_what_does_not_load_does_not_come_into_the_store(model, store):
+    (model / HEAD_NAME).write_bytes(b"junk")
+    write_description(model, load_config(model), {})
+    with pytest.raises(ModelError, match=r"head.safetensors: is not a readable weights file"):
+        import_checkpoint(model, name="junk")
+    assert not (store / "junk").exists()
+
+
+def test_the_same_weights_with_other_questions_are_another_model(model, store):
+    import_checkpoint(model, name="harbour")
+    prompts = dataclasses.replace(load_config(model).prompts, templates=("{} from above",))
+    write_description(model, dataclasses.replace(load_config(model), prompts=prompts), {})
+    with pytest.raises(ModelError, match=r"harbour is already there .*other questions"):
+        import_checkpoint(model, name="harbour")
+    assert load_encoder("harbour", device="cpu").config.prompts.templates == ("a drone's view of {}",)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("prompts", "templates", ["a {:>900000000}"]),
+        ("prompts", "templates", None),
+        ("prompts", "templates", []),
+        ("prompts", "templates", [3]),
+        ("prompts", "logit_scale", "20"),
+        ("dense", "window_px", "224"),
+        ("dense", "overlap_px", 224),
+        ("gsd", "default_m", 0),
+        ("gsd", "levels", []),
+    ],
+)
+def test_words_and_numbers_are_looked_at(model, part, key, value):
+    own = json.loads((model / "model.json").read_text())[part]
+    forge(model, **{part: own | {key: value}})
+    with pytest.raises(ModelError, match=r"model.json: is not a model's description"):
+        load_encoder(str(model), device="cpu")
+
+
+def test_training_reads_a_folder_as_strictly(model, tmp_path):
+    assert load_model(model).config.name == "my-model"
+    assert load_model(PACKAGE).config.name == "geoalign-s"
+    shutil.copyfile(WEIGHTS_DIR / "geoalign-s-vocab.txt", model / HEAD_NAME)
+    with pytest.raises(ModelError, match="is not the file that the model was published with"):
+        load_model(model)
+    forge(model, vision_cfg={"timm_model_name": "hf-hub:somebody/something"})
+    for use in (load_model, load_config):
+        with pytest.raises(ModelError, match="is not a model's description"):
+            use(model)
+    (model / "model.json").unlink()
+    with pytest.raises(ModelError, match=r"model.json is missing"):
+        load_model(model)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -124,7 +178,7 @@ def test_hashes_must_agree(model):
     with pytest.raises(ModelError, match=r"provenance.json: cannot be read .*other hashes"):
         load_encoder(str(model), device="cpu")
     (model / "provenance.json").unlink()
-    with pytest.raises(ModelError, match="finish it with: geoalign-train align --out"):
+    with pytest.raises(ModelError, match="copy the whole folder, or finish it with: geoalign-train align --out"):
         load_encoder(str(model), device="cpu")
 
 

@@ -53,6 +53,12 @@ class GroundResolution:
     levels: tuple[float, ...] = (1.0,)
     """Factors on the chosen GSD at which the index is built, finest first: (1, 2) adds one coarser level."""
 
+    def __post_init__(self) -> None:
+        if not all(_is_number(value, 1e6) and value > 0 for value in (self.default_m, self.min_m, self.max_m)):
+            raise ValueError("gsd must have default_m, min_m and max_m above 0")
+        if not self.levels or not all(_is_number(value, 1e3) and value >= 1 for value in self.levels):
+            raise ValueError("gsd must have levels from 1")
+
 
 @dataclass(frozen=True, slots=True)
 class Dense:
@@ -70,6 +76,9 @@ class Dense:
     def __post_init__(self) -> None:
         if not (_is_number(self.cls_bias, MAX_CLS_BIAS) and _is_number(self.window_weight, 1e6)):
             raise ValueError(f"cls_bias and window_weight must be numbers, cls_bias within ±{MAX_CLS_BIAS:g}")
+        sizes = (self.window_px, self.overlap_px)
+        if not all(isinstance(value, int) for value in sizes) or not 0 <= self.overlap_px < self.window_px <= 1 << 14:
+            raise ValueError("window_px and overlap_px must be whole numbers, the overlap below the window")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,15 @@ class Prompts:
     """Generic overhead prompts that the query competes with in the softmax."""
     logit_scale: float
     """Factor on cosines before the softmax (1 / temperature)."""
+
+    def __post_init__(self) -> None:
+        plain = [text.count("{}") == 1 and not set("{}") & set(text.replace("{}", "")) for text in self.templates]
+        if not plain or not all(plain):
+            raise ValueError("templates must be sentences with one {} each")
+        if not self.contrast or not all(isinstance(text, str) for text in self.contrast):
+            raise ValueError("contrast must be sentences")
+        if not _is_number(self.logit_scale, 1e6) or self.logit_scale <= 0:
+            raise ValueError("logit_scale must be a number above 0")
 
 
 @dataclass(frozen=True, slots=True)

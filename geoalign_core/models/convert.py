@@ -24,7 +24,7 @@ from geoalign_core.models.describe import count_parts
 from geoalign_core.models.families import families, find_published
 from geoalign_core.models.identify import Clues, Identity, identify, name_architecture
 from geoalign_core.models.layout import Weights, internal, some, unexpected
-from geoalign_core.models.retrained import copy_into_store, is_retrained, record_of
+from geoalign_core.models.retrained import copy_into_store, is_retrained, record_of, same_calibration
 from geoalign_core.models.source import Source, find_weights, of_one_part
 from geoalign_core.models.store import (
     CONFIG_NAME,
@@ -111,13 +111,13 @@ def import_checkpoint(
             family's rules, not the expected model, or its name is taken by something else.
         OutputWriteError: The store cannot be written; nothing is left behind.
     """
-    if is_retrained(source):
+    if is_retrained(source.expanduser()):
         if family not in (None, "embedded") or activation or context or expected:
             raise ModelError(
                 "is a model of the embedded kind, which is what it is", path=source,
                 remedy="leave --family, --activation and --context out",
             )  # fmt: skip
-        return _bring_in(source, name, store or models_dir())
+        return _bring_in(source.expanduser(), name, store or models_dir())
     found = find_weights(source)
     if expected is None and name is not None and (published := find_published(name)) is not None:
         expected = published[1]
@@ -151,23 +151,24 @@ def import_checkpoint(
 
 
 def _bring_in(source: Path, name: str | None, store: Path) -> ImportReport:
-    """Copy what ``geoalign-train align`` wrote into the store."""
+    """Copy what ``geoalign-train align`` wrote into the store, after it was seen to load."""
     from geoalign_core.models.describe import describe
-    from geoalign_core.models.registry import locate, read_provenance, refuse_changed
+    from geoalign_core.models.registry import load_encoder, locate, read_provenance
 
-    given = locate(str(source.expanduser().absolute()))
-    refuse_changed(given)
+    spec = str(source.absolute())
+    load_encoder(spec, device="cpu")
+    given, parameters = locate(spec), describe(spec).parameters["total"]
     facts = read_provenance(given) or {}
     name = _choose_name(name, None, Source(given.folder / CONFIG_NAME, folder=True))
     if find_published(name) is not None:
         raise ModelError(f"{name} is the name of a published model", remedy="choose another --name")
     _refuse_other_family(name, "embedded")
     config, folder = dataclasses.replace(given.config, name=name), store / name
-    record = record_of(config, facts)
     with locked(import_lock(store, name)):
-        there = _already_there(folder, config, record)
+        there = _already_there(folder, config, record_of(config, facts))
+        if there is not None and (there != config or not same_calibration(given.folder, folder)):
+            raise _taken(folder, "other questions, resolutions or another calibration")
         config = there or copy_into_store(given.folder, folder, config, facts)
-    parameters = describe(str(folder)).parameters["total"]
     return ImportReport(folder, config, "embedded", "family", (), "", there is not None, parameters)
 
 
@@ -346,9 +347,12 @@ def _already_there(folder: Path, config: ModelConfig, provenance: dict[str, Any]
         same = (own.vision_cfg, own.text_cfg, own.preprocess) == (config.vision_cfg, config.text_cfg, config.preprocess)
         if same:
             return own
-    raise ModelError(
-        f"a model called {folder.name} is already there", path=folder,
-        measured="the same import, but damaged" if same else "other weights or other choices",
+    raise _taken(folder, "the same import, but damaged" if same else "other weights or other choices")
+
+
+def _taken(folder: Path, how: str) -> ModelError:
+    return ModelError(
+        f"a model called {folder.name} is already there", path=folder, measured=how,
         remedy=f"give another --name, or first run: geoalign models remove {folder.name}",
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Which models there are, where their files lie, whether they are whole, and how they are loaded.
 
 The embedded model ships in the package. Others lie in the user's store, one folder each, brought there by
-``models import`` or ``models pull``; a folder in the store's layout or in open_clip's hub layout can also be given
-by path instead of a name. Nothing here touches the network.
+``models import`` or ``models pull``; a folder in the store's layout, in that of ``geoalign-train align`` or in
+open_clip's hub layout can also be given by path instead of a name. Nothing here touches the network.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def verify_model(spec: str) -> list[FileCheck]:
 def _no_record(found: Located) -> ModelError:
     again = f"bring it in with: geoalign models import {found.folder}"
     if found.config.family == "embedded":
-        again = f"finish it with: geoalign-train align --out {found.folder}"
+        again = f"copy the whole folder, or finish it with: geoalign-train align --out {found.folder}"
     return ModelError("has no record of what its files should be", path=found.folder, remedy=again)
 
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from geoalign_core.errors import ModelError
 from geoalign_core.models.config import CONFIG_DIR, ModelConfig, WeightFile
 from geoalign_core.models.store import CONFIG_NAME, PROVENANCE_NAME, leftovers, sha256_of
 from tiling.files import atomic_file, atomic_folder, fsync_path, write_error
@@ -85,6 +86,14 @@ def _write(path: Path, item: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(item, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def same_calibration(source: Path, folder: Path) -> bool:
+    """Return whether a folder has no calibration, or the one that the model in the store has."""
+    from geoalign_core.models.calibration import FILE_NAME
+
+    own, there = source / FILE_NAME, folder / FILE_NAME
+    return not own.is_file() or (there.is_file() and own.read_bytes() == there.read_bytes())
+
+
 def copy_into_store(source: Path, folder: Path, config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
     """Copy a model under the name of ``config``, with its calibration if it has one; all of it or nothing.
 
@@ -95,23 +104,29 @@ def copy_into_store(source: Path, folder: Path, config: ModelConfig, facts: Mapp
         facts: Its record.
 
     Raises:
+        ModelError: The files changed meanwhile, or the calibration is damaged.
         OutputWriteError: The store cannot be written.
     """
-    from geoalign_core.models.calibration import FILE_NAME
+    from geoalign_core.models.calibration import FILE_NAME, read_calibration
 
+    calibrated = (source / FILE_NAME).is_file()
+    if calibrated:
+        read_calibration(source / FILE_NAME)
     for left in leftovers(folder.parent, folder.name):
         shutil.rmtree(left, ignore_errors=True)
     with atomic_folder(folder.parent, prefix=f".{folder.name}.") as temporary:
         fresh = temporary / folder.name
         fresh.mkdir()
         try:
-            names = [item.name for item in config.files] + [FILE_NAME] * (source / FILE_NAME).is_file()
+            names = [item.name for item in config.files] + [FILE_NAME] * calibrated
             for name in names:
                 shutil.copyfile(source / name, fresh / name)
                 fsync_path(fresh / name)
-            config = write_description(fresh, config, facts)
+            written = write_description(fresh, config, facts)
+            if written != config:
+                raise ModelError("was changed while it was copied", path=source, remedy="try again")
             fresh.rename(folder)
             fsync_path(folder.parent)
         except OSError as error:
             raise write_error(folder, error) from error
-    return config
+    return written

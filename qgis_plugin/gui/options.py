@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from qgis.gui import QgsCollapsibleGroupBox, QgsDoubleSpinBox, QgsRasterBandComboBox
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QWidget
@@ -60,11 +62,13 @@ class OptionsBox(QgsCollapsibleGroupBox):
         self._silent = True
         ready = [model for model in models if model.get("installed", True)]
         for box, choices in ((self.model, ready), (self.device, devices)):
+            titles = Counter(choice.get("title") for choice in choices)
             chosen = box.currentData()
             while box.count() > 1:
                 box.removeItem(1)
             for choice in choices:
-                box.addItem(choice.get("title") or choice["name"], choice["name"])
+                title, name = choice.get("title") or choice["name"], choice["name"]
+                box.addItem(f"{title} · {name}" if titles[title] > 1 else title, name)  # as two runs of a recipe have
             _choose(box, chosen)
         self._silent = False
 

@@ -344,6 +344,14 @@ def test_options_make_a_round_trip(dock, sample_layer, qtbot):
     assert not changed
 
 
+def test_models_of_one_title_are_told_apart(dock, sample_layer):
+    names = (("geoalign-s", "GeoAlign S"), ("first", "FarSLIP"), ("second", "FarSLIP"))
+    dock.set_choices([{"name": name, "title": title} for name, title in names], [])
+    box = dock.search_options.model
+    shown = [(box.itemData(index), box.itemText(index)) for index in range(1, box.count())]
+    assert shown == [("geoalign-s", "GeoAlign S"), ("first", "FarSLIP · first"), ("second", "FarSLIP · second")]
+
+
 def test_choosing_one_band_fills_the_others(dock, sample_layer):
     changed = heard(dock.optionsChanged)
     bands = dock.search_options.bands

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from geoalign_core.errors import ModelError
 from geoalign_core.models.config import CONFIG_DIR, ModelConfig, WeightFile
 from geoalign_core.models.convert import label
 from geoalign_core.models.embedded import HEAD_NAME, TOWERS_NAME, VOCAB_NAME, EmbeddedEncoder
-from geoalign_core.models.registry import WEIGHTS_DIR
+from geoalign_core.models.options import EncoderOptions
+from geoalign_core.models.registry import WEIGHTS_DIR, load_encoder, locate
 from geoalign_core.models.retrained import write_description
 from geoalign_core.models.store import CONFIG_NAME, sha256_of
 from tiling.files import atomic_file
@@ -43,12 +45,21 @@ def weights_of(model: Path) -> Path:
 
 
 def load_config(model: Path) -> ModelConfig:
-    """Read a model folder's description, or make one after the package's where the folder has none yet."""
-    path = config_path(model)
-    if path.exists():
-        return ModelConfig.load(path)
+    """Read a model folder's description, or make one after the package's where the folder has none yet.
+
+    Raises:
+        ModelError: The folder has one that is damaged, or of another kind of model.
+    """
+    own = ModelConfig.load(config_path(PACKAGE))
+    if model == PACKAGE:
+        return own
+    if config_path(model).exists():
+        found = locate(str(model.absolute())).config
+        if found.family != own.family:
+            raise ModelError("holds a model of another kind", path=model, remedy="give another folder")
+        return found
     return replace(
-        ModelConfig.load(config_path(PACKAGE)), name=label(model.resolve().name), title=RETRAINED_TITLE,
+        own, name=label(model.resolve().name), title=RETRAINED_TITLE,
         source="geoalign-train align", licence="Apache-2.0 (towers)",
         terms="Head and changes were learnt from data of the user's own, whose terms hold for them.",
     )  # fmt: skip
@@ -109,9 +120,15 @@ def write_config(config: ModelConfig, model: Path, *, provenance: dict[str, str]
 
 
 def load_model(model: Path) -> EmbeddedEncoder:
-    """Load a model folder.
+    """Load a model folder in float32 on the CPU, after checking its files.
 
     Raises:
-        ModelError: A file is missing, damaged or does not fit.
+        ModelError: A file is missing, damaged or does not fit, or it is a model of another kind.
     """
-    return EmbeddedEncoder(load_config(model), weights_of(model))
+    spec = MODEL_NAME if model.resolve() == PACKAGE.resolve() else str(model.absolute())
+    encoder = load_encoder(spec, device="cpu", options=EncoderOptions(precision="float32"))
+    if not isinstance(encoder, EmbeddedEncoder):
+        raise ModelError(
+            "is no model of the embedded kind", path=model, remedy="measure others with: geoalign-eval suite"
+        )  # fmt: skip
+    return encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,7 +100,8 @@ def align_model(
     write_config(config, model, provenance=provenance)
     (work / STATE_NAME).unlink(missing_ok=True)
     if model != PACKAGE:
-        say(f"use it with --model {model}; geoalign models import {model} adds it to the list and to the panel")
+        place = shlex.quote(str(model.resolve()))
+        say(f"use it with --model {place}; geoalign models import {place} adds it to the list and to the panel")
     return path
 
 

@@ -96,7 +96,7 @@ def _load(wanted: ModelRecipe, family: Family, store: Path | None) -> tuple[Mode
     if config.family == "embedded":
         raise ModelError(
             f"{config.name} is no CLIP that could be trained by this recipe",
-            remedy="give a CLIP as model.init; geoalign-train embedded trains the embedded model",
+            remedy="give a CLIP as model.init; geoalign-train align trains the embedded model",
         )
     if config.family not in (family.name, *_PLAIN, *ANCESTORS.get(family.name, ())):
         raise ModelError(
