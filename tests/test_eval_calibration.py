@@ -20,6 +20,7 @@ from geoalign_core.errors import ModelError
 from geoalign_core.models.calibration import place_of, read_calibration, require_calibration
 from geoalign_core.models.registry import load_encoder, locate
 from tests.eval_pictures import encoder, job, picture
+from tiling.clikit import run_cli
 from tiling.errors import UsageError
 from training.data.errors import DataError
 from training.evaluation.calibration import METHODS, Samples, fit, fit_curve, folds_of
@@ -369,6 +370,19 @@ def test_the_store_takes_it(enough, tiny_model, tmp_path, monkeypatch):
     run(enough, tiny_model, tmp_path / "cache", store="yes")
     assert read_calibration(place_of(locate(name))).model == name
     require_calibration(encoder(tiny_model), name)
+
+
+def test_a_folder_takes_it_and_not_a_namesake_in_the_store(enough, tiny_model, tmp_path, monkeypatch):
+    from training.evaluation.command import main
+
+    monkeypatch.setenv("GEOALIGN_MODELS", str(tmp_path / "store"))
+    name = encoder(tiny_model).config.name
+    namesake, folder = tmp_path / "store" / name, tmp_path / "given"
+    for place in (namesake, folder):
+        shutil.copytree(tiny_model, place)
+    asked = ["--data", str(enough), "--model", str(folder), "--protocol", WINDOWS, "--cache", str(tmp_path / "cache")]
+    assert run_cli(main, ["calibrate", *asked, "--device", "cpu", "-s", "store=yes"]) == 0
+    assert (folder / "calibration.json").is_file() and not (namesake / "calibration.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _run(name: str, options: Mapping[str, Any]) -> Result:
             data=options["data"], protocol=protocol, encoder=model_loader(options, of_model, progress),
             cache=options["cache"] or cache_folder(), progress=progress, cancel=CancelToken(), split=options["split"],
             limit=options["limit"], settings=settings, trust_pickle=options["trust_pickle"],
-            dataset=options["dataset"],
+            dataset=options["dataset"], model=options["model"],
         )  # fmt: skip
         result = measure(task, job)
     told = {name: of_model[name] for name in ("dense_mode", "cls_bias") if of_model[name] is not None}

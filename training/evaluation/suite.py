@@ -149,7 +149,7 @@ def _measurement(item: Any, root: Path, where: str) -> Measurement:  # noqa: ANN
 
 def run_suite(
     measurements: Iterable[Measurement], encoder: Callable[[], TorchEncoder], out: Path, *, cache: Path,
-    progress: Progress, cancel: CancelToken, again: bool = False, trust_pickle: bool = False,
+    progress: Progress, cancel: CancelToken, again: bool = False, trust_pickle: bool = False, model: str | None = None,
 ) -> Iterator[Outcome]:  # fmt: skip
     """Measure one after the other and yield what became of each; results that are there are kept.
 
@@ -162,6 +162,7 @@ def run_suite(
         cancel: Looked at by the tasks.
         again: Measure also what is there.
         trust_pickle: Read data sets that come as Python pickles.
+        model: The model's name or folder as given.
 
     Raises:
         GeoAlignError: The model cannot be loaded.
@@ -185,7 +186,7 @@ def run_suite(
                 continue
             job = Job(
                 item.data, item.protocol, encoder, cache, tell, cancel, split=item.split, limit=item.limit,
-                settings=item.settings, trust_pickle=trust_pickle, dataset=item.dataset,
+                settings=item.settings, trust_pickle=trust_pickle, dataset=item.dataset, model=model,
             )  # fmt: skip
             result = measure(find_task(item.task), job)
             details = {**result.details, "suite": {"name": item.name, "asked": asked}}

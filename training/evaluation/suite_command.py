@@ -38,7 +38,7 @@ def suite(
             for number, item in enumerate(
                 run_suite(
                     measurements, encoder, out, cache=cache or cache_folder(), progress=progress, cancel=CancelToken(),
-                    again=again, trust_pickle=trust_pickle,
+                    again=again, trust_pickle=trust_pickle, model=model,
                 ), start=1,
             ):  # fmt: skip
                 said = "failed" if item.error else "there already" if item.kept else "measured"

@@ -36,6 +36,8 @@ class Job:
     trust_pickle: bool = False
     dataset: str | None = None
     """Which data set of the catalogue it is, where that is said and not left to the names of folders."""
+    model: str | None = None
+    """The model's name or folder as given; None where a caller has only the model itself."""
 
 
 class Task(Protocol):

@@ -120,7 +120,7 @@ class CalibrateTask:
         encoder = job.encoder()
         require_text(encoder)
         targets = [Path(job.settings["calibration"])] if "calibration" in job.settings else []
-        targets += [_store_place(encoder)] if keep else []
+        targets += [_store_place(job, encoder)] if keep else []
         seconds: dict[str, float] = {}
         with gw.stage(seconds, "images"):
             samples, questions = look(job, data, encoder, program=protocol == PROGRAM)
@@ -173,18 +173,18 @@ def _methods(job: Job) -> tuple[Method, ...]:
     return tuple(method for method in METHODS if method in given)
 
 
-def _store_place(encoder: TorchEncoder) -> Path:
-    """Return where the program looks for the map of a model.
+def _store_place(job: Job, encoder: TorchEncoder) -> Path:
+    """Return where the program looks for the map of a model: beside its files, in the store or in its own folder.
 
     Raises:
-        UsageError: The model is neither in the package nor in the store.
+        UsageError: Where the model lies is not known.
     """
     from geoalign_core.errors import ModelError
     from geoalign_core.models.calibration import FILE_NAME, place_of
     from geoalign_core.models.registry import locate
 
     try:
-        return place_of(locate(encoder.config.name))
+        return place_of(locate(job.model or encoder.config.name))
     except ModelError as error:
         raise UsageError(
             f"{encoder.config.name} is not in the store", remedy=f"give -s calibration=ITS_FOLDER/{FILE_NAME}"
