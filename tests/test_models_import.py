@@ -838,8 +838,8 @@ def test_what_a_killed_import_left_is_cleared_by_the_next(bring, short, tmp_path
     path = tmp_path / "weights.safetensors"
     save_file(short, path)
     code = (
-        "import os, signal, sys; from pathlib import Path; import geoalign_core.models.convert as convert; "
-        "convert.fsync_path = lambda path: os.kill(os.getpid(), signal.SIGKILL); "
+        "import os, signal, sys; from pathlib import Path; from geoalign_core.models import convert, store; "
+        "store.fsync_path = lambda path: os.kill(os.getpid(), signal.SIGKILL); "
         "convert.import_checkpoint(Path(sys.argv[1]), family='remoteclip', name='mine', store=Path(sys.argv[2]))"
     )
     subprocess.run([sys.executable, "-c", code, str(path), str(store)], check=False, timeout=120)

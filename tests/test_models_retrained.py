@@ -75,7 +75,7 @@ def test_every_command_takes_it(model, sample_path, tmp_path, capsys):
 
 def test_it_comes_into_the_store_once(model, store, capsys):
     assert run_cli(cli, ["models", "import", str(model), "--name", "harbour"]) == 0
-    assert capsys.readouterr().out.startswith("harbour: family embedded, as the package's model, ")
+    assert capsys.readouterr().out.startswith("harbour: family embedded, built as the package's, ")
     assert [entry.installed for entry in list_models() if entry.name == "harbour"] == [True]
     served = load_encoder("harbour", device="cpu")
     assert served.config.name == "harbour"

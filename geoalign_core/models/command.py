@@ -187,9 +187,9 @@ def import_command(
             context=int(context) if context else None, progress=progress,
         )  # fmt: skip
     config = report.config
-    parts = f"layout {report.layout}, {config.activation} ({_DECIDED[report.activation_from]}), text tables "
-    parts = "as the package's model, " if config.family == "embedded" else f"{parts}{config.text_cfg.get('tables')}, "
-    click.echo(f"{config.name}: family {config.family}, {parts}{report.parameters:,} parameters")
+    decided = f"{config.activation} ({_DECIDED[report.activation_from]}), text tables {config.text_cfg.get('tables')}"
+    made = "built as the package's" if config.family == "embedded" else f"layout {report.layout}, {decided}"
+    click.echo(f"{config.name}: family {config.family}, {made}, {report.parameters:,} parameters")
     if report.already_there:
         note("already there, nothing was changed")
     if report.change:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +32,12 @@ from geoalign_core.models.store import (
     PROVENANCE_NAME,
     WEIGHTS_NAME,
     import_lock,
-    leftovers,
     locked,
     models_dir,
+    new_model,
     sha256_of,
 )
-from tiling.errors import OutputWriteError
-from tiling.files import atomic_folder, fsync_path, write_error
+from tiling.files import write_error
 from tiling.progress import silent
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ def import_checkpoint(
     if is_retrained(source.expanduser()):
         if family not in (None, "embedded") or activation or context or expected:
             raise ModelError(
-                "is a model of the embedded kind, which is what it is", path=source,
+                "is a model like the packaged one, whose kind is known", path=source,
                 remedy="leave --family, --activation and --context out",
             )  # fmt: skip
         return _bring_in(source.expanduser(), name, store or models_dir())
@@ -364,26 +362,16 @@ def _write(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    for left in leftovers(folder.parent, folder.name):
-        shutil.rmtree(left, ignore_errors=True)
     header = {key: provenance[key] for key in ("family", "activation", "tables", "source_sha256")}
-    with atomic_folder(folder.parent, prefix=f".{folder.name}.") as temporary:
-        fresh = temporary / folder.name
-        fresh.mkdir()
+    with new_model(folder) as fresh:
+        own = {key: value.contiguous() for key, value in sorted(tensors.items())}
         try:
-            own = {key: value.contiguous() for key, value in sorted(tensors.items())}
             save_file(own, fresh / WEIGHTS_NAME, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
-            (fresh / CONFIG_NAME).write_text(json.dumps(dataclasses.asdict(config), indent=1), encoding="utf-8")
-            (fresh / WEIGHTS_NAME).chmod((fresh / CONFIG_NAME).stat().st_mode)  # safetensors' are the owner's alone
-            digests = {item: sha256_of(fresh / item) for item in (CONFIG_NAME, WEIGHTS_NAME)}
-            record = json.dumps(provenance | {"sha256": digests}, indent=1)
-            (fresh / PROVENANCE_NAME).write_text(record, encoding="utf-8")
-            for item in (*digests, PROVENANCE_NAME):
-                fsync_path(fresh / item)
-            fresh.rename(folder)
-            fsync_path(folder.parent)
-        except (OSError, SafetensorError) as error:
-            if isinstance(error, OutputWriteError):
-                raise
+        except SafetensorError as error:
             raise write_error(folder, error) from error
+        (fresh / CONFIG_NAME).write_text(json.dumps(dataclasses.asdict(config), indent=1), encoding="utf-8")
+        (fresh / WEIGHTS_NAME).chmod((fresh / CONFIG_NAME).stat().st_mode)  # safetensors' are the owner's alone
+        digests = {item: sha256_of(fresh / item) for item in (CONFIG_NAME, WEIGHTS_NAME)}
+        record = json.dumps(provenance | {"sha256": digests}, indent=1)
+        (fresh / PROVENANCE_NAME).write_text(record, encoding="utf-8")
     return ModelConfig.load(folder / CONFIG_NAME)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoalign_core.errors import ModelError
 from geoalign_core.models.config import CONFIG_DIR, ModelConfig, WeightFile
-from geoalign_core.models.store import CONFIG_NAME, PROVENANCE_NAME, leftovers, sha256_of
-from tiling.files import atomic_file, atomic_folder, fsync_path, write_error
+from geoalign_core.models.store import CONFIG_NAME, PROVENANCE_NAME, new_model, sha256_of
+from tiling.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,21 +112,10 @@ def copy_into_store(source: Path, folder: Path, config: ModelConfig, facts: Mapp
     calibrated = (source / FILE_NAME).is_file()
     if calibrated:
         read_calibration(source / FILE_NAME)
-    for left in leftovers(folder.parent, folder.name):
-        shutil.rmtree(left, ignore_errors=True)
-    with atomic_folder(folder.parent, prefix=f".{folder.name}.") as temporary:
-        fresh = temporary / folder.name
-        fresh.mkdir()
-        try:
-            names = [item.name for item in config.files] + [FILE_NAME] * calibrated
-            for name in names:
-                shutil.copyfile(source / name, fresh / name)
-                fsync_path(fresh / name)
-            written = write_description(fresh, config, facts)
-            if written != config:
-                raise ModelError("was changed while it was copied", path=source, remedy="try again")
-            fresh.rename(folder)
-            fsync_path(folder.parent)
-        except OSError as error:
-            raise write_error(folder, error) from error
+    with new_model(folder) as fresh:
+        for name in [item.name for item in config.files] + [FILE_NAME] * calibrated:
+            shutil.copyfile(source / name, fresh / name)
+        written = write_description(fresh, config, facts)
+        if written != config:
+            raise ModelError("was changed while it was copied", path=source, remedy="try again")
     return written

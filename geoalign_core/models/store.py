@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoalign_core.errors import ModelError
 from geoalign_core.models.config import CONFIG_DIR
-from tiling.files import atomic_folder, write_error
+from tiling.files import atomic_folder, fsync_path, write_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,31 @@ def leftovers(store: Path, name: str) -> list[Path]:
     """Return the temporary folders that a killed import or removal of a model has left in a store."""
     form = re.compile(rf"\.{re.escape(name)}\.[^.]+\.tmp")
     return [path for path in store.glob(f".{name}.*.tmp") if form.fullmatch(path.name)]
+
+
+@contextlib.contextmanager
+def new_model(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside a model's place in the store, flush what was put in, and rename it.
+
+    Args:
+        folder: The place, free; whoever calls holds its :func:`import_lock`.
+
+    Raises:
+        OutputWriteError: The store cannot be written; nothing is left behind.
+    """
+    for left in leftovers(folder.parent, folder.name):
+        shutil.rmtree(left, ignore_errors=True)
+    with atomic_folder(folder.parent, prefix=f".{folder.name}.") as temporary:
+        fresh = temporary / folder.name
+        try:
+            fresh.mkdir()
+            yield fresh
+            for item in fresh.iterdir():
+                fsync_path(item)
+            fresh.rename(folder)
+            fsync_path(folder.parent)
+        except OSError as error:
+            raise write_error(folder, error) from error
 
 
 @contextlib.contextmanager

@@ -34,14 +34,19 @@ RETRAINED_TITLE = "Learnt anew by geoalign-train align (DINOv2 ViT-S/14 + MiniLM
 PACKAGE = CONFIG_DIR.parent
 
 
+def is_package(model: Path) -> bool:
+    """Return whether a model folder is the package's own."""
+    return model.resolve() == PACKAGE.resolve()
+
+
 def config_path(model: Path) -> Path:
     """Return where a model folder keeps its description."""
-    return CONFIG_DIR / f"{MODEL_NAME}.json" if model == PACKAGE else model / CONFIG_NAME
+    return CONFIG_DIR / f"{MODEL_NAME}.json" if is_package(model) else model / CONFIG_NAME
 
 
 def weights_of(model: Path) -> Path:
     """Return where a model folder keeps its weights."""
-    return WEIGHTS_DIR if model == PACKAGE else model
+    return WEIGHTS_DIR if is_package(model) else model
 
 
 def load_config(model: Path) -> ModelConfig:
@@ -51,7 +56,7 @@ def load_config(model: Path) -> ModelConfig:
         ModelError: The folder has one that is damaged, or of another kind of model.
     """
     own = ModelConfig.load(config_path(PACKAGE))
-    if model == PACKAGE:
+    if is_package(model):
         return own
     if config_path(model).exists():
         found = locate(str(model.absolute())).config
@@ -107,7 +112,7 @@ def write_config(config: ModelConfig, model: Path, *, provenance: dict[str, str]
         model: The model folder.
         provenance: Strings for the record; the package's are in its head's metadata alone.
     """
-    if model != PACKAGE:
+    if not is_package(model):
         return write_description(model, config, provenance)
     files = tuple(
         WeightFile(name, sha256_of(WEIGHTS_DIR / name), (WEIGHTS_DIR / name).stat().st_size)
@@ -125,7 +130,7 @@ def load_model(model: Path) -> EmbeddedEncoder:
     Raises:
         ModelError: A file is missing, damaged or does not fit, or it is a model of another kind.
     """
-    spec = MODEL_NAME if model.resolve() == PACKAGE.resolve() else str(model.absolute())
+    spec = MODEL_NAME if is_package(model) else str(model.absolute())
     encoder = load_encoder(spec, device="cpu", options=EncoderOptions(precision="float32"))
     if not isinstance(encoder, EmbeddedEncoder):
         raise ModelError(

